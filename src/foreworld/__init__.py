@@ -1,0 +1,47 @@
+"""foreworld: train world models, measure how far to trust them, act with them.
+
+Names are loaded on first use, so that `import foreworld` and `foreworld --help` stay fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "Spec": "foreworld.core",
+    "Segment": "foreworld.core",
+    "seeded": "foreworld.core",
+    "deterministic": "foreworld.core",
+    "RSSM": "foreworld.models.rssm",
+    "Linear": "foreworld.models.linear",
+    "load": "foreworld.data",
+    "collect": "foreworld.rollout",
+    "imagine": "foreworld.rollout",
+    "fit": "foreworld.train",
+    "load_run": "foreworld.train",
+    "evaluate": "foreworld.studies",
+}
+
+__all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604 - names resolved by __getattr__
+
+if TYPE_CHECKING:
+    from foreworld.core import Segment, Spec, deterministic, seeded
+    from foreworld.data import load
+    from foreworld.models.linear import Linear
+    from foreworld.models.rssm import RSSM
+    from foreworld.rollout import collect, imagine
+    from foreworld.studies import evaluate
+    from foreworld.train import fit, load_run
+
+
+def __getattr__(name: str) -> object:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'foreworld' has no attribute {name!r}")
+    return getattr(import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

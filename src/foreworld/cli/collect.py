@@ -1,0 +1,75 @@
+"""`foreworld collect`: let a policy act and store the episodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from foreworld.cli.options import parse, print_json, say
+from foreworld.core.errors import ConfigError
+from foreworld.rollout import collect
+from foreworld.train.log import Display
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collect:
+    """Let a random policy act in an environment and store the episodes as a dataset.
+
+    example: foreworld collect --env ALE/Freeway-v5 --episodes 10 --repeat 8 --out episodes
+    """
+
+    env: str
+    """Gymnasium id, for example CartPole-v1 or ALE/Pong-v5."""
+    out: Path
+    """Folder of the new dataset."""
+    episodes: int | None = None
+    """Whole episodes to store."""
+    steps: int | None = None
+    """Or: environment steps to store; open episodes end there as truncated."""
+    num_envs: int = 4
+    """Environments that run side by side."""
+    max_steps: int | None = None
+    """Truncate episodes after this many steps."""
+    repeat: float = 1.0
+    """Mean number of steps that the random policy holds an action."""
+    image_size: int = 64
+    """Side that image observations are resized to, by area averaging."""
+    keys: tuple[str, ...] = ()
+    """Observation keys to keep; all by default."""
+    seed: int = 0
+    """Of environments and policy; the same seed gives the same episodes."""
+    overwrite: bool = False
+    """Replace an existing dataset."""
+    json: bool = False
+    """Print JSON for machines."""
+
+
+def run(argv: list[str]) -> None:
+    """Run the verb."""
+    args = parse(Collect, argv, "collect")
+    if (args.episodes is None) == (args.steps is None):
+        raise ConfigError("give either --episodes or --steps")
+    unit = "episodes" if args.episodes is not None else "steps"
+    with Display(f"collect {args.env}", unit, quiet=args.json) as display:
+        data = collect(
+            args.env,
+            episodes=args.episodes,
+            steps=args.steps,
+            out=args.out,
+            seed=args.seed,
+            num_envs=args.num_envs,
+            max_steps=args.max_steps,
+            repeat=args.repeat,
+            image_size=args.image_size,
+            keys=args.keys or None,
+            overwrite=args.overwrite,
+            progress=display.show,
+        )
+    found = data.summary()
+    if args.json:
+        print_json({"out": str(args.out), "episodes": found.episodes, "steps": found.steps, "return": found.return_mean})
+    else:
+        say(
+            f"{found.episodes} episodes, {found.steps} steps, mean return {found.return_mean:.3g}, "
+            f"{found.bytes / 2**20:.1f} MiB in {args.out}"
+        )

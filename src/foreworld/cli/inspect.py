@@ -1,0 +1,94 @@
+"""`foreworld inspect`: what a dataset or a run holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from foreworld.cli.options import existing, parse, print_json, print_table
+from foreworld.core.errors import DataError
+from foreworld.core.files import read_json
+from foreworld.data import load
+from foreworld.data.schema import SCHEMA_FILE
+from foreworld.train import load_run
+from foreworld.train.log import METRICS, read_metrics
+from foreworld.train.run import CONFIG
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect:
+    """Show what a dataset or a run holds: spaces, episodes, returns; family, parameters, last metrics.
+
+    example: foreworld inspect episodes
+    example: foreworld inspect runs/first
+    """
+
+    path: Annotated[Path, tyro.conf.Positional]
+    """Folder of a dataset or a run."""
+    json: bool = False
+    """Print JSON for machines."""
+
+
+def run(argv: list[str]) -> None:
+    """Run the verb."""
+    args = parse(Inspect, argv, "inspect")
+    path = existing(args.path, "folder")
+    if (path / CONFIG).is_file():
+        facts = _run_facts(path)
+    elif (path / SCHEMA_FILE).is_file():
+        facts = _data_facts(path)
+    else:
+        raise DataError(f"{path}: neither a dataset (no {SCHEMA_FILE}) nor a run (no {CONFIG})")
+    if args.json:
+        print_json(facts)
+    else:
+        print_table(str(path), ["what", "value"], [[name, _text(value)] for name, value in facts.items()])
+
+
+def _data_facts(path: Path) -> dict[str, Any]:
+    data = load(path)
+    found = data.summary()
+    return {
+        "kind": "dataset",
+        "env": found.source.env,
+        "episodes": found.episodes,
+        "steps": found.steps,
+        "rows": found.rows,
+        "MiB": round(found.bytes / 2**20, 2),
+        "episode rows (min, mean, max)": [found.length_min, round(found.length_mean, 1), found.length_max],
+        "return (min, mean, max)": [found.return_min, round(found.return_mean, 3), found.return_max],
+        "ended in a terminal state": round(found.terminal, 3),
+        "frame skip": data.spec.frame_skip,
+        "frames per second": data.spec.fps,
+        "columns": {name: f"{column.dtype} {list(column.shape)}" for name, column in found.columns.items()},
+    }
+
+
+def _run_facts(path: Path) -> dict[str, Any]:
+    trained = load_run(path)
+    history = read_metrics(path / METRICS)
+    environment = read_json(path / "env.json")
+    return {
+        "kind": "run",
+        "family": trained.family,
+        "parameters": sum(p.numel() for p in trained.model.parameters()),
+        "updates": trained.step,
+        "provides": sorted(trained.model.provides),
+        "observations": {key: f"{s.kind} {list(s.shape)}" for key, s in trained.model.spec.obs.items()},
+        "action floats": trained.model.spec.action_width,
+        "trained on": trained.data,
+        "command": environment.get("command"),
+        "seed": environment.get("seed"),
+        "last metrics": history[-1] if history else {},
+    }
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{k}: {v:.4g}" if isinstance(v, float) else f"{k}: {v}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(str(v) for v in value)
+    return "–" if value is None else str(value)

@@ -1,0 +1,77 @@
+"""`foreworld list`: families, sizes, environments, runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+from foreworld.cli.options import parse, print_json, print_table
+from foreworld.core import Spec
+from foreworld.core.files import read_json
+from foreworld.core.registry import load as find
+from foreworld.core.registry import names
+from foreworld.core.spaces import Space
+from foreworld.train.checkpoint import list_checkpoints
+from foreworld.train.run import CHECKPOINTS, CONFIG
+
+
+@dataclass(frozen=True, kw_only=True)
+class List:
+    """List what there is: model families with their sizes, environment prefixes, or the runs in a folder.
+
+    example: foreworld list models
+    example: foreworld list runs
+    """
+
+    what: Annotated[Literal["models", "envs", "runs"], tyro.conf.Positional] = "models"
+    """What to list."""
+    folder: Path = Path("runs")
+    """Where runs are looked for."""
+    json: bool = False
+    """Print JSON for machines."""
+
+
+def run(argv: list[str]) -> None:
+    """Run the verb."""
+    args = parse(List, argv, "list")
+    columns, rows = {"models": _models, "envs": _envs, "runs": lambda: _runs(args.folder)}[args.what]()
+    if args.json:
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        print_table(args.what, columns, rows)
+
+
+def _models() -> tuple[list[str], list[list[str | int]]]:
+    """Count parameters on one picture world, so that sizes can be compared."""
+    spec = Spec(
+        obs={"image": Space(kind="image", shape=(3, 64, 64), dtype="uint8")},
+        action=Space(kind="discrete", shape=(), dtype="int64", classes=(6,), start=(0,)),
+    )
+    rows: list[list[str | int]] = []
+    for name in names("models"):
+        family = find("models", name)
+        for size in family.sizes:
+            with torch.device("meta"):
+                count = sum(p.numel() for p in family.build(spec, family.config(size)).parameters())
+            rows.append([name, size, count, family.fit(size).steps])
+    return ["family", "size", "parameters (64x64 RGB, 6 actions)", "updates by default"], rows
+
+
+def _envs() -> tuple[list[str], list[list[str]]]:
+    rows = [["any Gymnasium id", "gymnasium", "CartPole-v1"]]
+    rows += [[f"{name}/...", "foreworld", f"{name}/Freeway-v5" if name == "ALE" else name] for name in names("envs")]
+    return ["id", "made by", "example"], rows
+
+
+def _runs(folder: Path) -> tuple[list[str], list[list[str | int]]]:
+    rows: list[list[str | int]] = []
+    for config in sorted(folder.glob(f"*/{CONFIG}")):
+        stored = read_json(config)
+        found = list_checkpoints(config.parent / CHECKPOINTS)
+        step = int(found[-1].name) if found else 0
+        rows.append([str(config.parent), stored.get("family", "?"), step, stored.get("data", {}).get("path") or "–"])
+    return ["run", "family", "updates", "data"], rows

@@ -1,0 +1,81 @@
+"""`foreworld`: one executable; only the chosen verb is imported."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from foreworld import __version__
+from foreworld.core.errors import ForeworldError
+from foreworld.core.registry import unknown
+
+VERBS = {
+    "demo": "play Atari, learn a world model in minutes, and show its dreams beside the truth",
+    "collect": "let a policy act in an environment and store the episodes",
+    "inspect": "show what a dataset or a run holds",
+    "list": "list model families, sizes, environments, and the runs in a folder",
+    "train": "train a world model on stored episodes",
+    "eval": "measure open-loop error against trivial baselines, write a report",
+    "imagine": "write a video of a dream beside the truth",
+}
+
+EXAMPLES = """examples:
+  foreworld demo
+  foreworld collect --env CartPole-v1 --episodes 50 --out episodes
+  foreworld train --preset rssm --size tiny --data episodes --steps 500 --out runs/first
+  foreworld eval --run runs/first --data episodes
+  foreworld imagine --run runs/first --data episodes --out dream.mp4
+"""
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a verb.
+
+    Args:
+        argv: arguments after the program's name; by default those of the process.
+
+    Returns:
+        0 when all went well, 2 for bad input, 130 when interrupted.
+    """
+    args = sys.argv[1:] if argv is None else argv
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if args[0] in ("-V", "--version"):
+        print(f"foreworld {__version__}")
+        return 0
+    verb, rest = args[0], args[1:]
+    if verb not in VERBS:
+        return _fail("", unknown("verb", verb, list(VERBS)))
+    try:
+        import_module(f"foreworld.cli.{verb}").run(rest)
+    except ForeworldError as error:
+        return _fail(verb, str(error))
+    except OSError as error:
+        return _fail(verb, f"{error.filename or 'a file'}: {error.strerror or error}; nothing finished was lost")
+    except KeyboardInterrupt:
+        print(f"\nforeworld {verb}: interrupted; what was finished is kept", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def usage() -> str:
+    """Return the top-level help."""
+    width = max(map(len, VERBS))
+    table = "\n".join(f"  {verb:<{width}}  {what}" for verb, what in VERBS.items())
+    return (
+        f"foreworld {__version__}: train world models, measure how far to trust them, act with them\n\n"
+        f"usage: foreworld VERB [options]     foreworld VERB --help\n\n{table}\n\n{EXAMPLES}"
+    )
+
+
+def _fail(verb: str, message: str) -> int:
+    print(f"foreworld {verb}".rstrip() + f": {message}", file=sys.stderr)
+    return BAD_INPUT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

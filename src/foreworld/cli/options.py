@@ -1,0 +1,66 @@
+"""What the verbs share: parsing, output, progress."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from foreworld.core.errors import DataError
+from foreworld.core.files import finite
+
+T = TypeVar("T")
+
+Row = Sequence[str | float | int | None]
+
+
+def parse(options: type[T], argv: list[str], verb: str) -> T:
+    """Parse a verb's arguments into its options; the class's docstring is its help.
+
+    Exits with code 2 and a suggestion when an argument is wrong.
+    """
+    return tyro.cli(
+        options,
+        args=argv,
+        prog=f"foreworld {verb}",
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff),
+    )
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object on standard output; what is not finite becomes null."""
+    print(json.dumps(finite(value), indent=2))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    """Print a table on standard output; numbers at the right, three digits."""
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="", pad_edge=False)
+    for i, column in enumerate(columns):
+        numeric = all(not isinstance(row[i], str) for row in rows)
+        table.add_column(column, justify="right" if numeric else "left")
+    for row in rows:
+        table.add_row(*("–" if cell is None else f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def say(message: str, quiet: bool = False) -> None:
+    """Print a line for people on standard error."""
+    if not quiet:
+        print(message, file=sys.stderr, flush=True)
+
+
+def existing(path: Path, what: str) -> Path:
+    """Return a path that must exist.
+
+    Raises:
+        DataError: it does not.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: no such {what}")
+    return path

@@ -1,0 +1,106 @@
+"""The contract of a world model, and its optional capabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor
+
+from foreworld.core.errors import MissingCapability
+from foreworld.core.spaces import Spec
+from foreworld.core.types import Losses, Segment, Step
+
+S = TypeVar("S")
+
+
+class WorldModel(Protocol[S]):
+    """Every family is a plain `nn.Module` with these seven members.
+
+    `state[t] = observe(state[t-1], row t)` filters what arrived;
+    `state[t+1] = step(state[t], prev_action[t+1])` predicts without looking.
+    """
+
+    spec: Spec
+    provides: frozenset[str]
+
+    def initial(self, batch: int) -> S:
+        """Return the state before the first row, leaves [batch, ...]."""
+        ...
+
+    def observe(self, state: S, segment: Segment) -> S:
+        """Filter a segment [B, T]; return the states after every row, leaves [B, T, ...]."""
+        ...
+
+    def step(self, state: S, action: Tensor | None) -> S:
+        """Predict one step open loop under `action` [B, A]; never changes its input."""
+        ...
+
+    def read(self, state: S) -> Step:
+        """Say what the heads make of any state, [B, ...] or [B, T, ...]."""
+        ...
+
+    def losses(self, segment: Segment, state: S | None = None) -> Losses[S]:
+        """Compute unreduced losses by name on a segment, from a carried state or afresh."""
+        ...
+
+
+class Decodes(Protocol[S]):
+    """Capability `decode`: states to observations."""
+
+    def decode(self, state: S) -> dict[str, Tensor]:
+        """Return the expected observations: images in [0, 1], vectors in source units, discrete as probabilities."""
+        ...
+
+
+class Unrolls(Protocol[S]):
+    """Capability `unroll`: imagination of a whole action sequence in one fused call."""
+
+    def unroll(self, state: S, actions: Tensor | None, horizon: int) -> S:
+        """Return the H states reached, leaves [B, H, ...]; equal to H calls of `step`."""
+        ...
+
+
+class Calibrates(Protocol):
+    """Capability `calibrate`: closed-form statistics of the training data, before the first update."""
+
+    def calibrate(self, segments: Callable[[], Iterator[Segment]]) -> None:
+        """Read the training data, as often as needed, and set buffers or closed-form weights."""
+        ...
+
+
+class Trains(Protocol):
+    """What `fit` needs beside the seven members: a weight for every loss term, and what to save.
+
+    `family` is the registered name and `config` the dataclass that rebuild the model from a run folder.
+    """
+
+    family: str
+    config: Any
+    loss_weights: dict[str, float]
+
+
+REMEDIES = {
+    "reward": "train with a reward head, or fit a reward probe on frozen features",
+    "cont": "train with a continue head, or plan with a fixed horizon",
+    "decode": "use a family with a decoder (rssm, linear), or compare in embedding space",
+    "embed": "use a family with an embedding space (jepa), or plan with predicted reward",
+    "score": "use a family with a likelihood or denoising score",
+    "spread": "wrap members in an ensemble",
+}
+
+
+def require(model: Any, capability: str, purpose: str) -> None:
+    """Refuse to go on when a model lacks a capability.
+
+    Args:
+        model: a world model.
+        capability: what is needed, as in `model.provides`.
+        purpose: what it is needed for, for the message.
+
+    Raises:
+        MissingCapability: names the family, the purpose and the remedy.
+    """
+    if capability not in model.provides:
+        remedy = REMEDIES.get(capability, "choose another family")
+        raise MissingCapability(f"{purpose} needs {capability!r}, which {type(model).__name__} lacks: {remedy}")

@@ -1,0 +1,442 @@
+"""`Dataset`: a memory-mapped store, its episodes, splits and seeded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foreworld.core.errors import DataError, SpecError
+from foreworld.core.files import MANIFEST, sha256
+from foreworld.core.spaces import TRUTH, Spec
+from foreworld.core.types import Segment
+from foreworld.data.sampling import cumulative_starts, draw_starts, generator, pieces
+from foreworld.data.schema import ACTION, OBS, Column, Schema, Source
+from foreworld.data.shard import Shard, open_shard, shard_paths, verify_shards
+
+RANGE_QUANTILES = (0.01, 0.99)
+RANGE_ROWS = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSummary:
+    """Counts and averages of a dataset; lengths are in rows, returns undiscounted."""
+
+    episodes: int
+    rows: int
+    steps: int
+    bytes: int
+    length_min: int
+    length_mean: float
+    length_max: int
+    return_min: float
+    return_mean: float
+    return_std: float
+    return_max: float
+    terminal: float
+    """Share of episodes that ended in a terminal state; the others were truncated."""
+    columns: Mapping[str, Column]
+    source: Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretches:
+    """Which rows of which store: what a run was trained on, so that nothing else is judged by mistake.
+
+    Attributes:
+        fingerprint: of the store; it stays when episodes are appended.
+        rows: (episode in the store, first row, row after the last) of each stretch.
+    """
+
+    fingerprint: str
+    rows: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """Where the episodes of a whole store lie.
+
+    Attributes:
+        lengths: [E] rows of each.
+        shard: [E] its shard.
+        start: [E] its first row there.
+        fingerprint: of the store.
+    """
+
+    lengths: np.ndarray
+    shard: np.ndarray
+    start: np.ndarray
+    fingerprint: str
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Episodes of a native store as arrival rows; `load` opens one.
+
+    It is a snapshot: episodes appended later appear when the store is loaded again. Pixels
+    stay on disk until they are asked for.
+
+    Attributes:
+        path: folder of the store.
+        schema: what the store holds.
+        spec: what a model is told; an unbounded action has the range of the training rows.
+        shards: the open shards.
+        index: where the store's episodes lie.
+        numbers: [E] which of them these are.
+        first: [E] first row of each that belongs to this dataset.
+        lengths: [E] rows of each; of a whole episode its actions plus one.
+    """
+
+    path: Path
+    schema: Schema
+    spec: Spec
+    shards: tuple[Shard, ...]
+    index: Index
+    numbers: np.ndarray
+    first: np.ndarray
+    lengths: np.ndarray
+    _cumulative: dict[tuple[int, bool], np.ndarray] = field(default_factory=dict, repr=False)
+
+    @property
+    def episodes(self) -> int:
+        """E, the number of episodes."""
+        return len(self.lengths)
+
+    @cached_property
+    def rows(self) -> int:
+        """Number of rows of all episodes."""
+        return int(self.lengths.sum())
+
+    @property
+    def steps(self) -> int:
+        """Number of actions of all episodes: rows that are not the first of theirs."""
+        return self.rows - self.episodes
+
+    @property
+    def source(self) -> Source:
+        """Where the rows came from."""
+        return self.schema.source
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash that tells this store from others; it stays when episodes are appended."""
+        return self.index.fingerprint
+
+    @property
+    def stretches(self) -> Stretches:
+        """Which rows of the store this dataset holds."""
+        ends = self.first + self.lengths
+        rows = zip(self.numbers.tolist(), self.first.tolist(), ends.tolist(), strict=True)
+        return Stretches(fingerprint=self.fingerprint, rows=tuple(rows))
+
+    def subset(self, episodes: Sequence[int] | np.ndarray) -> Dataset:
+        """Keep some episodes, in the order given; the spec stays as it is.
+
+        Raises:
+            DataError: none, or a number outside the dataset.
+        """
+        chosen = np.asarray(episodes, np.int64)
+        if not chosen.size or chosen.min() < 0 or chosen.max() >= self.episodes:
+            raise DataError(f"{self.path}: cannot keep episodes {list(episodes)[:5]} of {self.episodes}")
+        return self._stretch(self.numbers[chosen], self.first[chosen], self.lengths[chosen])
+
+    def seen(self, stretches: Stretches) -> Dataset:
+        """Keep the rows that a run was trained on.
+
+        Raises:
+            DataError: they are rows of another store.
+        """
+        if stretches.fingerprint != self.fingerprint:
+            raise DataError(f"{self.path}: is not the store that the run was trained on")
+        number, first, stop = np.array(stretches.rows, np.int64).reshape(-1, 3).T
+        if (number >= len(self.index.lengths)).any() or (stop > self.index.lengths[number]).any() or first.min() < 0:
+            raise DataError(f"{self.path}: has fewer rows than the run was trained on")
+        return self._stretch(number, first, stop - first)
+
+    def unseen(self, stretches: Stretches) -> Dataset:
+        """Leave out the rows that a run was trained on; of another store, all rows are unseen.
+
+        Raises:
+            DataError: nothing is left.
+        """
+        if stretches.fingerprint != self.fingerprint:
+            return self
+        taken: dict[int, list[tuple[int, int]]] = {}
+        for number, first, stop in stretches.rows:
+            taken.setdefault(number, []).append((first, stop))
+        left: list[tuple[int, int, int]] = []
+        for number, start, stop in self.stretches.rows:
+            for used_from, used_to in sorted(taken.get(number, [])):
+                if used_from > start:
+                    left.append((number, start, min(used_from, stop) - start))
+                start = max(start, used_to)
+            if start < stop:
+                left.append((number, start, stop - start))
+        if not left:
+            raise DataError(f"{self.path}: the run was trained on all of it; collect new episodes to judge it on")
+        return self._stretch(*np.array(left, np.int64).T)
+
+    def split(
+        self, heldout: float = 0.1, seed: int = 0, by: Literal["episode", "time"] = "episode"
+    ) -> tuple[Dataset, Dataset]:
+        """Split into a training and a held-out part, the same way every time.
+
+        An unbounded action gets its range from the training part alone.
+
+        Args:
+            heldout: share to hold out, in (0, 1); at least one episode (or row) each is kept.
+            seed: which episodes.
+            by: hold out whole episodes; or the end of every episode, for worlds whose
+                episodes all run alike.
+
+        Returns:
+            Training and held-out dataset, with the same spec.
+
+        Raises:
+            DataError: fewer than two episodes; or, by time, an episode of a single row.
+        """
+        if not 0 < heldout < 1:
+            raise DataError(f"heldout is a share between 0 and 1, found {heldout}")
+        if by == "time":
+            if self.lengths.min() < 2:
+                raise DataError(f"{self.path}: an episode of one row cannot be split by time; split by episode")
+            kept = np.clip(np.round(self.lengths * (1 - heldout)).astype(np.int64), 1, self.lengths - 1)
+            train = self._stretch(self.numbers, self.first, kept).fit_action_range()
+            return train, replace(self._stretch(self.numbers, self.first + kept, self.lengths - kept), spec=train.spec)
+        if self.episodes < 2:
+            raise DataError(f"{self.path}: a split needs at least 2 episodes, it has {self.episodes}; collect more")
+        order = generator(seed, 0).permutation(self.episodes)
+        count = min(max(round(heldout * self.episodes), 1), self.episodes - 1)
+        train = self.subset(np.sort(order[count:])).fit_action_range()
+        return train, replace(self.subset(np.sort(order[:count])), spec=train.spec)
+
+    def with_spec(self, spec: Spec) -> Dataset:
+        """Read the same rows under the spec of a trained model, which fixes the action range.
+
+        Raises:
+            SpecError: other observations or actions; ranges and frame rates may differ.
+        """
+        if _form(spec) != _form(self.schema.spec):
+            raise SpecError(f"{self.path}: its observations or actions differ from the model's; use data of its world")
+        return replace(self, spec=spec, _cumulative={})
+
+    def fit_action_range(self) -> Dataset:
+        """Give an unbounded action the range between its 1 % and 99 % quantiles; else change nothing."""
+        action = self.schema.spec.action
+        if action is None or action.kind == "discrete" or action.bounded:
+            return self
+        taken = np.concatenate([self.raw(i)[ACTION][1:] for i in range(self.episodes)])
+        taken = taken[:: -(-len(taken) // RANGE_ROWS)].reshape(-1, action.width)
+        low, high = np.quantile(taken, RANGE_QUANTILES, axis=0)
+        return replace(self, spec=self.schema.spec.with_action_range(low, high), _cumulative={})
+
+    def raw(self, episode: int) -> dict[str, np.ndarray]:
+        """Return the stored columns of one episode, [T+1, ...], without a copy."""
+        if not 0 <= episode < self.episodes:
+            raise DataError(f"{self.path}: episode {episode} of {self.episodes}")
+        shard, start = self._place(episode)
+        stop = start + int(self.lengths[episode])
+        return {name: array[start:stop] for name, array in shard.columns.items()}
+
+    def column(self, name: str) -> np.ndarray:
+        """Return one column of all episodes, [rows, ...], as a copy.
+
+        Raises:
+            DataError: no such column.
+        """
+        if name not in self.schema.columns:
+            raise DataError(f"{self.path}: no column {name!r}; it has {', '.join(self.schema.columns)}")
+        return np.concatenate([self.raw(i)[name] for i in range(self.episodes)])
+
+    def truth(self, episode: int) -> dict[str, Tensor]:
+        """Return the simulator state of one episode, [1, T, ...], by name without `truth/`."""
+        raw = self.raw(episode)
+        return {key: torch.from_numpy(raw[TRUTH + key][None].copy()) for key in self.schema.truth}
+
+    def episode(self, episode: int) -> Segment:
+        """Return one whole episode, [1, T, ...]."""
+        if not 0 <= episode < self.episodes:
+            raise DataError(f"{self.path}: episode {episode} of {self.episodes}")
+        return self.windows([episode], [0], int(self.lengths[episode]))
+
+    def windows(self, episodes: Sequence[int] | np.ndarray, starts: Sequence[int] | np.ndarray, length: int) -> Segment:
+        """Return the windows that begin at given rows; they stop at the end of their episode.
+
+        Args:
+            episodes: [B] episode of each.
+            starts: [B] its first row there.
+            length: T, rows of each.
+
+        Returns:
+            [B, T, ...]; `mask` is None unless an episode ended early.
+
+        Raises:
+            DataError: a row outside the dataset.
+        """
+        chosen, first = np.asarray(episodes, np.int64), np.asarray(starts, np.int64)
+        inside = (chosen >= 0) & (chosen < self.episodes) & (first >= 0)
+        if not (inside & (first < self.lengths[np.where(inside, chosen, 0)])).all():
+            raise DataError(f"{self.path}: a window begins outside its {self.episodes} episodes")
+        return self._gather(chosen, first, length, across=False)
+
+    def sample(
+        self, batch: int, length: int, *, seed: int = 0, step: int = 0, rank: int = 0, across: bool = False
+    ) -> Segment:
+        """Draw windows of rows, all starts equally likely: a pure function of its arguments and the rows.
+
+        Args:
+            batch: B, number of windows.
+            length: T, rows of each.
+            seed: which sequence of batches.
+            step: which batch of it.
+            rank: which worker; each draws its own.
+            across: let windows run into the next episode (its first row has `is_first`);
+                otherwise they stay in one, and episodes shorter than `length` are padded.
+
+        Returns:
+            [B, T, ...]; `mask` is None unless rows were padded.
+        """
+        if batch < 1 or length < 1:
+            raise DataError(f"a batch needs at least one window of one row, found {batch} of {length}")
+        key = (length, across)
+        if key not in self._cumulative:
+            self._cumulative[key] = cumulative_starts(self.lengths, length, across)
+        chosen, starts = draw_starts(self._cumulative[key], batch, generator(seed, step, rank))
+        return self._gather(chosen, starts, length, across)
+
+    def batches(
+        self,
+        batch: int,
+        length: int,
+        *,
+        seed: int = 0,
+        first_step: int = 0,
+        rank: int = 0,
+        across: bool = False,
+    ) -> Iterator[Segment]:
+        """Draw batches for ever; starting at `first_step` resumes exactly."""
+        step = first_step
+        while True:
+            yield self.sample(batch, length, seed=seed, step=step, rank=rank, across=across)
+            step += 1
+
+    def summary(self) -> DatasetSummary:
+        """Count rows, bytes, lengths and returns."""
+        returns = np.array([self.raw(i)["reward"].sum(dtype=np.float64) for i in range(self.episodes)])
+        terminal = np.array([self.raw(i)["is_terminal"][-1] for i in range(self.episodes)])
+        return DatasetSummary(
+            episodes=self.episodes,
+            rows=self.rows,
+            steps=self.steps,
+            bytes=self.rows * self.schema.bytes_per_row,
+            length_min=int(self.lengths.min()),
+            length_mean=float(self.lengths.mean()),
+            length_max=int(self.lengths.max()),
+            return_min=float(returns.min()),
+            return_mean=float(returns.mean()),
+            return_std=float(returns.std()),
+            return_max=float(returns.max()),
+            terminal=float(terminal.mean()),
+            columns=self.schema.columns,
+            source=self.source,
+        )
+
+    def _stretch(self, numbers: np.ndarray, first: np.ndarray, lengths: np.ndarray) -> Dataset:
+        return replace(self, numbers=numbers, first=first, lengths=lengths, _cumulative={})
+
+    def _place(self, episode: int) -> tuple[Shard, int]:
+        """Return the shard of an episode, and the row there at which its stretch begins."""
+        number = self.numbers[episode]
+        return self.shards[self.index.shard[number]], int(self.index.start[number] + self.first[episode])
+
+    def _gather(self, episodes: np.ndarray, starts: np.ndarray, length: int, across: bool) -> Segment:
+        """Copy windows, run by run, from the mapped columns into fresh tensors."""
+        batch = len(episodes)
+        runs = list(pieces(episodes, starts, length, self.lengths, across))
+        padded = sum(run.count for run in runs) < batch * length
+        sources = [(run, *self._place(run.episode)) for run in runs]
+
+        def fill(name: str) -> Tensor:
+            column = self.schema.columns[name]
+            make = torch.zeros if padded else torch.empty
+            tensor = make((batch, length, *column.shape), dtype=getattr(torch, column.dtype))
+            into = tensor.numpy()
+            for run, shard, start in sources:
+                rows = slice(start + run.start, start + run.start + run.count)
+                into[run.window, run.at : run.at + run.count] = shard.columns[name][rows]
+            return tensor
+
+        mask = None
+        if padded:
+            mask = torch.zeros(batch, length, dtype=torch.bool)
+            for run in runs:
+                mask[run.window, run.at : run.at + run.count] = True
+        is_first = fill("is_first")
+        for run in runs:
+            # a stretch may begin inside an episode: where a window runs into it, the past is cut off too
+            is_first[run.window, run.at] |= run.at > 0
+        return Segment(
+            obs={key: fill(OBS + key) for key in self.spec.obs},
+            prev_action=self._model_ready(fill(ACTION), is_first, mask) if self.spec.action is not None else None,
+            reward=fill("reward"),
+            is_first=is_first,
+            is_terminal=fill("is_terminal"),
+            is_last=fill("is_last"),
+            mask=mask,
+        )
+
+    def _model_ready(self, taken: Tensor, is_first: Tensor, mask: Tensor | None) -> Tensor:
+        """Turn stored actions into model-ready ones; where no action was taken, zero."""
+        assert self.spec.action is not None
+        none = is_first if mask is None else is_first | ~mask
+        return self.spec.action.to_model(taken).masked_fill_(none[..., None], 0.0)
+
+
+def _form(spec: Spec) -> dict[str, tuple[object, ...]]:
+    """Return what rows must share to be read under one spec or another."""
+    spaces = dict(spec.obs) if spec.action is None else {**spec.obs, ACTION: spec.action}
+    return {name: (s.kind, s.shape, s.dtype, s.classes, s.start) for name, s in spaces.items()}
+
+
+def load(path: str | Path) -> Dataset:
+    """Open a native store.
+
+    Every shard is checked against its hashes when it is first seen, and by size and time after that.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        DataError: not a store, empty, damaged or of another version; the file is named.
+
+    Example:
+        >>> import tempfile, numpy as np, foreworld as fw
+        >>> from foreworld.core import Space
+        >>> from foreworld.data import Episode, Writer
+        >>> spec = fw.Spec(obs={"obs": Space(kind="vector", shape=(2,), dtype="float32")}, action=None)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with Writer(folder, spec) as writer:
+        ...         writer.add(Episode(obs={"obs": np.zeros((9, 2), np.float32)}))
+        ...     segment = fw.load(folder).sample(batch=4, length=5, seed=0)
+        >>> segment.obs["obs"].shape
+        torch.Size([4, 5, 2])
+    """
+    store = Path(path)
+    schema = Schema.read(store)
+    paths = shard_paths(store)
+    if not paths:
+        raise DataError(f"{store}: holds no finished episode yet; collect or import some")
+    verify_shards(store, paths)
+    shards = tuple(open_shard(shard, schema) for shard in paths)
+    lengths = np.concatenate([shard.lengths for shard in shards])
+    owner = np.concatenate([np.full(len(shard.lengths), i) for i, shard in enumerate(shards)])
+    starts = np.concatenate([np.cumsum(shard.lengths) - shard.lengths for shard in shards])
+    index = Index(lengths, owner, starts, sha256(paths[0] / MANIFEST))
+    numbers = np.arange(len(lengths))
+    return Dataset(store, schema, schema.spec, shards, index, numbers, np.zeros_like(numbers), lengths).fit_action_range()

@@ -1,0 +1,118 @@
+"""`Writer`: append whole episodes to a native store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from foreworld.core.errors import DataError, OutputExists
+from foreworld.core.files import sweep_partial
+from foreworld.core.spaces import Space, Spec
+from foreworld.data.episode import Episode, stored_rows
+from foreworld.data.schema import SCHEMA_FILE, Schema, Source
+from foreworld.data.shard import SHARDS, shard_paths, write_shard
+
+SHARD_BYTES = 64 * 2**20
+SHARD_ROWS = 2**16
+
+
+class Writer:
+    """Append episodes to a store, new or existing; one writer at a time.
+
+    Episodes are checked as they are added and reach the disk as sealed shards: when enough
+    rows have gathered, and at the end. What an interruption can lose is what had gathered.
+
+    Args:
+        path: folder of the store; created if absent.
+        spec: what a model is told; of an existing store it must be the same.
+        source: where the rows come from; an existing store keeps its own.
+        truth: spaces of the simulator state by name, if it is recorded.
+        shard_rows: rows after which a shard is sealed; by default about 64 MiB of them.
+
+    Raises:
+        OutputExists: the folder holds something else.
+        DataError: the store has another spec, or cannot be read.
+
+    Example:
+        >>> import tempfile, numpy as np, foreworld as fw
+        >>> from foreworld.data import Episode, Writer
+        >>> from foreworld.core import Space
+        >>> spec = fw.Spec(obs={"obs": Space(kind="vector", shape=(2,), dtype="float32")}, action=None)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with Writer(folder, spec) as writer:
+        ...         writer.add(Episode(obs={"obs": np.zeros((5, 2), np.float32)}))
+        ...     fw.load(folder).rows
+        5
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        spec: Spec,
+        *,
+        source: Source | None = None,
+        truth: Mapping[str, Space] | None = None,
+        shard_rows: int | None = None,
+    ) -> None:
+        """Open a store for appending."""
+        self.path = Path(path)
+        self.schema = Schema(spec=spec, truth=dict(truth or {}), source=source or Source())
+        self.episodes = 0
+        self.rows = 0
+        self._shard_rows = shard_rows or max(1, min(SHARD_ROWS, SHARD_BYTES // self.schema.bytes_per_row))
+        self._gathered: list[dict[str, np.ndarray]] = []
+        self._gathered_rows = 0
+        self._next_shard = self._open()
+
+    def add(self, episode: Episode) -> None:
+        """Check an episode and append it.
+
+        Raises:
+            DataError: it does not fit the spec; the column and row are named and nothing is added.
+        """
+        columns = stored_rows(episode, self.schema)
+        rows = len(columns["reward"])
+        self._gathered.append(columns)
+        self._gathered_rows += rows
+        self.episodes += 1
+        self.rows += rows
+        if self._gathered_rows >= self._shard_rows:
+            self.seal()
+
+    def seal(self) -> None:
+        """Write what has gathered as one shard; a failure leaves earlier shards as they are."""
+        if not self._gathered:
+            return
+        write_shard(self.path / SHARDS / f"{self._next_shard:06d}", self.schema.columns, self._gathered)
+        self._next_shard += 1
+        self._gathered, self._gathered_rows = [], 0
+
+    def __enter__(self) -> Self:
+        """Return the writer."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Seal the last shard; whole episodes are kept also when the block fails, unless the disk did."""
+        if not isinstance(fault, OSError | MemoryError):
+            self.seal()
+
+    def _open(self) -> int:
+        if (self.path / SCHEMA_FILE).exists():
+            found = Schema.read(self.path)
+            if (found.spec, found.truth) != (self.schema.spec, self.schema.truth):
+                raise DataError(f"{self.path}: holds rows of another spec; write to another folder")
+            self.schema = found
+        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise OutputExists(f"{self.path} exists and is not a dataset; choose another folder")
+        (self.path / SHARDS).mkdir(parents=True, exist_ok=True)
+        sweep_partial(self.path / SHARDS)
+        if not (self.path / SCHEMA_FILE).exists():
+            self.schema.write(self.path)
+        last = shard_paths(self.path)[-1:]
+        return int(last[0].name) + 1 if last else 0

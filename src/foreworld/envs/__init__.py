@@ -1,0 +1,5 @@
+"""Environments as batches of arrival rows: made by id, reset by the library."""
+
+from foreworld.envs.make import make as make
+from foreworld.envs.vector import Rows as Rows
+from foreworld.envs.vector import Vector as Vector

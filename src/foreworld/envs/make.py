@@ -1,0 +1,127 @@
+"""`make`: open environments by id as a `Vector` of arrival rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import gymnasium as gym
+from gymnasium import error
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import TimeLimit
+
+from foreworld.core import registry
+from foreworld.core.errors import ConfigError, EnvironmentFault, MissingExtra, UnknownName
+from foreworld.envs.vector import Vector
+from foreworld.envs.wrappers import Guard, KeepKeys, ResizeImages
+
+PLUGINS = {"MiniGrid-": ("minigrid", "minigrid"), "BabyAI-": ("minigrid", "minigrid")}
+"""Prefix of ids that a package registers when it is imported, to the package and its extra."""
+
+EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "classic_control": "classic", "minigrid": "minigrid"}
+"""Part of an entry point to the extra that installs what it needs."""
+
+
+def make(
+    env_id: str,
+    *,
+    num_envs: int = 1,
+    image_size: int | None = 64,
+    keys: Sequence[str] | None = None,
+    max_steps: int | None = None,
+    workers: bool = False,
+    **options: Any,
+) -> Vector:
+    """Open environments by id.
+
+    Args:
+        env_id: any Gymnasium id, or one whose part before `/` is registered (`ALE/Pong-v5`).
+        num_envs: N, how many.
+        image_size: side to which pictures are averaged; None leaves them as they are.
+        keys: observation keys to keep; None keeps all. Simulator state is always kept.
+        max_steps: steps after which an episode is cut off (a truncation, no terminal state).
+        workers: run every environment in a process of its own.
+        **options: passed to the environment.
+
+    Raises:
+        UnknownName: no environment has that id; the message lists near matches.
+        MissingExtra: a package is not installed; the message says how to get it.
+        EnvironmentFault: the environment could not be opened.
+        SpecError: an unsupported space; the message names its key.
+
+    Example:
+        >>> import numpy as np
+        >>> from foreworld.envs import make
+        >>> env = make("CartPole-v1", num_envs=2)
+        >>> rows = env.reset(seed=0)
+        >>> rows = env.step(np.array([0, 1]))
+        >>> rows.obs["obs"].shape, rows.prev_action.tolist(), rows.is_first.tolist()
+        ((2, 4), [0, 1], [False, False])
+    """
+    if num_envs < 1 or (max_steps is not None and max_steps < 1) or (image_size is not None and image_size < 1):
+        found = f"{num_envs}, {max_steps} and {image_size}"
+        raise ConfigError(f"num_envs, max_steps and image_size must be at least 1, found {found}")
+    build = partial(_one, env_id, image_size=image_size, keys=keys, max_steps=max_steps, options=options)
+    builders = [partial(build, index) for index in range(num_envs)]
+    # NEXT_STEP has the timing of arrival rows: the step after an end is the reset.
+    if workers:
+        vector = AsyncVectorEnv(builders, autoreset_mode=AutoresetMode.NEXT_STEP)
+    else:
+        vector = SyncVectorEnv(builders, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
+    record = {"image_size": image_size, "keys": None if keys is None else list(keys), "max_steps": max_steps}
+    try:
+        return Vector(vector, env_id, record | options)
+    except BaseException:
+        vector.close()
+        raise
+
+
+def _one(
+    env_id: str,
+    index: int,
+    *,
+    image_size: int | None,
+    keys: Sequence[str] | None,
+    max_steps: int | None,
+    options: dict[str, Any],
+) -> gym.Env:
+    """Open and wrap environment number `index`."""
+    prefix, slash, _ = env_id.partition("/")
+    if slash and prefix in registry.names("envs"):
+        env: gym.Env = registry.load("envs", prefix)(env_id, image_size=image_size, **options)
+    else:
+        env = _gym(env_id, options)
+    env = Guard(env, f"{env_id}, environment {index}")
+    if max_steps is not None:
+        env = TimeLimit(env, max_steps)
+    if keys is not None:
+        env = KeepKeys(env, keys)
+    return env if image_size is None else ResizeImages(env, image_size)
+
+
+def _gym(env_id: str, options: dict[str, Any]) -> gym.Env:
+    for start, (package, extra) in PLUGINS.items():
+        if env_id.startswith(start):
+            _import(package, extra, env_id)
+    if ":" not in env_id and env_id not in gym.registry:  # Gymnasium's `module:id` registers on import
+        raise UnknownName(registry.unknown("environment", env_id, list(gym.registry)))
+    try:
+        return gym.make(env_id, disable_env_checker=True, **options)
+    except (error.DependencyNotInstalled, ModuleNotFoundError) as fault:
+        entry = str(getattr(gym.registry.get(env_id), "entry_point", ""))
+        extra = next((extra for part, extra in EXTRAS.items() if part in entry), None)
+        remedy = f"pip install 'foreworld[{extra}]'" if extra else "install the package that it comes with"
+        raise MissingExtra(f"{env_id} needs a package that is not installed ({fault}); {remedy}") from fault
+    except error.UnregisteredEnv as fault:
+        raise UnknownName(f"{env_id}: {fault}") from fault
+    except Exception as fault:
+        raise EnvironmentFault(f"{env_id}: cannot be opened ({type(fault).__name__}: {fault})") from fault
+
+
+def _import(package: str, extra: str, env_id: str) -> None:
+    try:
+        import_module(package)
+    except ImportError as fault:
+        raise MissingExtra(f"{env_id} needs {package}: pip install 'foreworld[{extra}]'") from fault

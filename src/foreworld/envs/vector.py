@@ -1,0 +1,242 @@
+"""`Vector`: N environments as one batch of arrival rows; the library owns the resets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from foreworld.core.errors import EnvironmentFault, ForeworldError, SpecError
+from foreworld.core.spaces import TRUTH, Space, Spec, flat_spaces, flat_values
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rows:
+    """The rows that arrived from N environments, in the form in which they are stored.
+
+    Attributes:
+        obs: name to [N, ...]; images uint8 [N, C, H, W].
+        prev_action: [N, ...], what each environment took to get here; zero where `is_first`.
+        reward: float32 [N], earned by arriving; zero where `is_first`.
+        is_first: [N] bool, the first row of an episode.
+        is_terminal: [N] bool, no future exists.
+        is_last: [N] bool, the last row of an episode.
+        truth: name to [N, ...], simulator state; never shown to a model.
+        arrived: [N] bool; where false, nothing new came: skip the row, and keep the state.
+            Always true for what `make` opens.
+    """
+
+    obs: Mapping[str, np.ndarray]
+    prev_action: np.ndarray
+    reward: np.ndarray
+    is_first: np.ndarray
+    is_terminal: np.ndarray
+    is_last: np.ndarray
+    truth: Mapping[str, np.ndarray]
+    arrived: np.ndarray
+
+
+class Vector:
+    """Drive a Gymnasium vector environment of any autoreset mode by one convention.
+
+    After a row with `is_last`, the next action for that environment is ignored and its next
+    row is the `is_first` row of a new episode, with zero action and reward. NEXT_STEP, which
+    `make` opens, has exactly this timing. The two other modes cannot step some environments
+    while others are reset: there, the call after an end delivers the first rows alone, the
+    others wait with `arrived` false, and their actions are ignored.
+
+    Args:
+        env: a vector environment; `metadata["autoreset_mode"]` says how it resets.
+        env_id: its name, for messages and records.
+        options: what `make` needs to open it again, as plain JSON values.
+
+    Raises:
+        EnvironmentFault: an unknown autoreset mode.
+        SpecError: an unsupported space.
+    """
+
+    def __init__(self, env: VectorEnv, env_id: str = "", options: Mapping[str, Any] | None = None) -> None:
+        """Wrap a vector environment."""
+        self.env_id = env_id or type(env).__name__
+        self.options = dict(options or {})
+        self.num_envs = env.num_envs
+        self.mode = _mode(env, self.env_id)
+        fps = env.metadata.get("render_fps")
+        self.spec = Spec.from_space(
+            env.single_observation_space,
+            env.single_action_space,
+            fps=float(fps) if fps else None,
+            frame_skip=int(env.metadata.get("frame_skip", 1)),
+        )
+        self._spaces = flat_spaces(env.single_observation_space)
+        self._action_dtype = env.single_action_space.dtype
+        self.truth = {k.removeprefix(TRUTH): s for k, s in self._spaces.items() if k.startswith(TRUTH)}
+        self._env = env
+        self._ended: np.ndarray | None = None
+        self._pending: dict[str, np.ndarray] = {}
+
+    @property
+    def action(self) -> Space:
+        """The action space of one environment."""
+        assert self.spec.action is not None
+        return self.spec.action
+
+    def reset(self, seed: int | None = None) -> Rows:
+        """Begin a new episode everywhere.
+
+        Args:
+            seed: environment i is seeded with `seed + i`; later episodes follow from it.
+
+        Returns:
+            N first rows.
+        """
+        obs, _ = self._call(self._env.reset, seed=seed)
+        return self._first_rows(self._at_rest(obs), np.ones(self.num_envs, bool))
+
+    def step(self, actions: np.ndarray) -> Rows:
+        """Take one action in every environment.
+
+        Args:
+            actions: [N, ...] as the environment takes them; a Box is clipped to its bounds.
+                Ignored where the row before was the last of its episode.
+
+        Raises:
+            EnvironmentFault: an environment failed or broke its own contract; it is named.
+            SpecError: an action does not fit the action space.
+        """
+        if self._ended is None:
+            raise EnvironmentFault(f"{self.env_id}: call reset before step")
+        ended = self._ended
+        taken = self._checked(actions, ended)
+        if ended.any() and self.mode is AutoresetMode.DISABLED:
+            obs, _ = self._call(self._env.reset, options={"reset_mask": ended.copy()})
+            return self._first_rows(self._at_rest(obs), ended)
+        if ended.any() and self.mode is AutoresetMode.SAME_STEP:
+            return self._first_rows(self._pending, ended)
+        obs, reward, terminated, truncated, infos = self._call(self._env.step, taken.astype(self._action_dtype))
+        terminal, cut = np.asarray(terminated, bool), np.asarray(truncated, bool)
+        last = terminal | cut
+        values = self._at_rest(obs)
+        if self.mode is AutoresetMode.SAME_STEP and last.any():
+            self._pending = {key: value.copy() for key, value in values.items()}
+            self._replace_final(values, infos, last)
+        first = ended if self.mode is AutoresetMode.NEXT_STEP else np.zeros_like(ended)
+        return self._rows(
+            values,
+            prev_action=np.where(_like(first, taken), 0, taken).astype(taken.dtype),
+            reward=np.where(first, 0, np.asarray(reward, np.float32)).astype(np.float32),
+            is_first=first,
+            is_terminal=terminal & ~first,
+            is_last=last & ~first,
+            arrived=np.ones(self.num_envs, bool),
+        )
+
+    def close(self) -> None:
+        """Close the environments."""
+        self._env.close()
+
+    def _first_rows(self, values: dict[str, np.ndarray], arrived: np.ndarray) -> Rows:
+        none = np.zeros(self.num_envs, bool)
+        return self._rows(
+            values,
+            prev_action=np.zeros((self.num_envs, *self.action.shape), self.action.dtype),
+            reward=np.zeros(self.num_envs, np.float32),
+            is_first=arrived.copy(),
+            is_terminal=none,
+            is_last=none.copy(),
+            arrived=arrived.copy(),
+        )
+
+    def _rows(self, values: dict[str, np.ndarray], **fields: np.ndarray) -> Rows:
+        self._ended = fields["is_last"]
+        if not np.isfinite(fields["reward"]).all():
+            index = int(np.argmin(np.isfinite(fields["reward"])))
+            raise EnvironmentFault(f"{self.env_id}, environment {index}: its reward is {fields['reward'][index]}")
+        obs = {key: value for key, value in values.items() if not key.startswith(TRUTH)}
+        truth = {key.removeprefix(TRUTH): value for key, value in values.items() if key.startswith(TRUTH)}
+        return Rows(obs=obs, truth=truth, **fields)  # type: ignore[arg-type]
+
+    def _at_rest(self, obs: Any) -> dict[str, np.ndarray]:
+        """Name, convert and check a batch of observations; the result owns its memory."""
+        found = self._named(obs)
+        if set(found) != set(self._spaces):
+            raise EnvironmentFault(f"{self.env_id}: observed {sorted(found)}, declared {sorted(self._spaces)}")
+        values = {}
+        for key, space in self._spaces.items():
+            given = np.asarray(found[key])
+            array = space.to_rest(given)
+            if array.shape != (self.num_envs, *space.shape):
+                raise EnvironmentFault(f"{self.env_id}: {key!r} has shape {array.shape}, not {space.shape} each")
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                index = int(np.argmin(np.isfinite(array.reshape(self.num_envs, -1)).all(1)))
+                raise EnvironmentFault(f"{self.env_id}, environment {index}: {key!r} is NaN or infinite")
+            values[key] = array.copy() if np.may_share_memory(array, given) else array
+        return values
+
+    def _named(self, obs: Any) -> dict[str, Any]:
+        values = flat_values(obs)
+        return {next(iter(self._spaces)): values[""]} if set(values) == {""} else values
+
+    def _replace_final(self, values: dict[str, np.ndarray], infos: Mapping[str, Any], last: np.ndarray) -> None:
+        """Put the last observations of ended episodes, which SAME_STEP hides in the infos, into the batch."""
+        final = infos.get("final_obs", infos.get("final_observation"))
+        if final is None:
+            raise EnvironmentFault(
+                f"{self.env_id}: resets in the same step but gives no 'final_obs'; switch its terminal observations on"
+            )
+        for index in np.flatnonzero(last):
+            one = final[index] if isinstance(final, np.ndarray) and final.dtype == object else None
+            named = self._named(one) if one is not None else {k: v[index] for k, v in self._named(final).items()}
+            for key, space in self._spaces.items():
+                row = space.to_rest(np.asarray(named[key])[None])[0]
+                if row.shape != space.shape or (row.dtype.kind == "f" and not np.isfinite(row).all()):
+                    raise EnvironmentFault(f"{self.env_id}, environment {index}: the last {key!r} is not valid")
+                values[key][index] = row
+
+    def _checked(self, actions: np.ndarray, ended: np.ndarray) -> np.ndarray:
+        """Check actions and give them their stored type; where none is taken, put a legal one."""
+        space, array = self.action, np.asarray(actions)
+        if array.shape != (self.num_envs, *space.shape):
+            raise SpecError(f"{self.env_id}: actions of shape {array.shape}, expected {(self.num_envs, *space.shape)}")
+        if space.kind == "discrete" and array.dtype.kind not in "iub":
+            raise SpecError(f"{self.env_id}: actions of type {array.dtype}, expected integers")
+        flat = array.reshape(self.num_envs, -1)
+        if space.kind == "discrete":
+            low = np.asarray(space.start)
+            legal = ((flat >= low) & (flat < low + np.asarray(space.classes))).all(1)
+        else:
+            legal = np.isfinite(flat).all(1)
+        if not (legal | ended).all():
+            index = int(np.argmin(legal | ended))
+            raise SpecError(f"{self.env_id}, environment {index}: {array[index]} is not a legal action")
+        idle = np.asarray(space.start) if space.kind == "discrete" else np.zeros(flat.shape[1])
+        flat = np.where(ended[:, None], idle, flat)
+        if space.bounded:
+            flat = np.clip(flat, space.low, space.high)
+        return flat.astype(space.dtype).reshape(array.shape)
+
+    def _call(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        try:
+            return method(*args, **options)
+        except ForeworldError:
+            raise
+        except Exception as fault:
+            raise EnvironmentFault(f"{self.env_id}: {type(fault).__name__}: {fault}") from fault
+
+
+def _mode(env: VectorEnv, env_id: str) -> AutoresetMode:
+    stated = env.metadata.get("autoreset_mode")
+    try:
+        return AutoresetMode(stated)
+    except ValueError:
+        modes = ", ".join(mode.name for mode in AutoresetMode)
+        raise EnvironmentFault(
+            f"{env_id}: its metadata['autoreset_mode'] is {stated!r}; declare one of {modes}, or its ends are ambiguous"
+        ) from None
+
+
+def _like(mask: np.ndarray, array: np.ndarray) -> np.ndarray:
+    return mask.reshape(mask.shape + (1,) * (array.ndim - mask.ndim))

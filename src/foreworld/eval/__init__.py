@@ -1,0 +1,5 @@
+"""Evaluation: measured, never assumed."""
+
+from foreworld.eval.prediction import Evaluation as Evaluation
+from foreworld.eval.prediction import evaluate_open_loop as evaluate_open_loop
+from foreworld.eval.summary import to_json as to_json

@@ -1,0 +1,1 @@
+"""Families of world models; one family is one file."""

@@ -1,0 +1,277 @@
+"""The recurrent state-space model of DreamerV3 (Nature 2025 version), with Gaussian and deterministic options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from foreworld.core import Losses, Segment, Spec, Step, state
+from foreworld.core.errors import ConfigError
+from foreworld.encoders import ObsDecoder, ObsEncoder, fit_pixel_scale, pixel_scale
+from foreworld.encoders.pixel import Form, PixelLoss
+from foreworld.nn import (
+    MLP,
+    BernoulliHead,
+    BlockGRU,
+    CategoricalLatent,
+    DeterministicLatent,
+    GaussianLatent,
+    Latent,
+    Linear,
+    RMSNorm,
+    TwoHotHead,
+)
+from foreworld.ops import free_nats
+
+
+@dataclass(frozen=True, kw_only=True)
+class RSSMConfig:
+    """Sizes and choices of an RSSM; the defaults are the official size `12m`.
+
+    Attributes:
+        deter: width of the deterministic state.
+        units: width of all hidden layers.
+        latents: number of stochastic variables.
+        classes: classes of each, for categorical latents.
+        blocks: blocks of the recurrent weights.
+        depth: base channels of the convolutions.
+        layers: layers of the symbolic encoder and decoder.
+        latent: `categorical`, `gaussian` or `deterministic`.
+        unimix: share of the uniform distribution in categorical latents.
+        free_nats: divergence below which it is not pushed further.
+        convolutions: `official` (5x5, max-pool) or `strided` (4x4, a seventh of the cost).
+        pixel_loss: `plain` squared error, or `normalised` by each pixel's mean and deviation.
+        reward: whether there is a reward head; never for plain video.
+        cont: whether there is a continue head; never for plain video.
+        rec_weight: weight of each reconstruction loss.
+        reward_weight: weight of the reward loss.
+        cont_weight: weight of the continue loss.
+        dyn_weight: weight of the divergence that trains the prior.
+        rep_weight: weight of the divergence that trains the posterior.
+    """
+
+    deter: int = 2048
+    units: int = 256
+    latents: int = 32
+    classes: int = 16
+    blocks: int = 8
+    depth: int = 16
+    layers: int = 3
+    latent: Literal["categorical", "gaussian", "deterministic"] = "categorical"
+    unimix: float = 0.01
+    free_nats: float = 1.0
+    convolutions: Form = "official"
+    pixel_loss: PixelLoss = "plain"
+    reward: bool = True
+    cont: bool = True
+    rec_weight: float = 1.0
+    reward_weight: float = 1.0
+    cont_weight: float = 1.0
+    dyn_weight: float = 1.0
+    rep_weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that cannot be built."""
+        for name in ("deter", "units", "latents", "classes", "blocks", "depth", "layers"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"rssm.{name} must be at least 1, found {getattr(self, name)}")
+        if self.deter % self.blocks:
+            raise ConfigError(f"rssm.deter ({self.deter}) must be divisible by rssm.blocks ({self.blocks})")
+        if not 0 <= self.unimix < 1:
+            raise ConfigError(f"rssm.unimix must lie in [0, 1), found {self.unimix}")
+
+
+@state
+class RSSMState:
+    """What an RSSM remembers.
+
+    Attributes:
+        deter: [.., D] recurrent state.
+        stoch: [.., Z] sample of the stochastic state, flat.
+        condition: [.., K] conditioning vector, width 0 when there is none.
+    """
+
+    deter: Tensor
+    stoch: Tensor
+    condition: Tensor
+
+
+class RSSM(nn.Module):
+    """Predict in a latent state with a deterministic and a stochastic part.
+
+    Choose it for control from logs or a simulator: cheap imagination, reward and
+    continue heads, decoded observations.
+
+    Args:
+        spec: observations and actions.
+        config: sizes; fields can also be given by keyword.
+
+    Reference:
+        Hafner et al., Mastering diverse control tasks through world models, Nature 2025,
+        arXiv 2301.04104.
+
+    Example:
+        >>> import torch, gymnasium as gym, foreworld as fw
+        >>> env = gym.make("CartPole-v1")
+        >>> spec = fw.Spec.from_space(env.observation_space, env.action_space)
+        >>> model = fw.RSSM(spec, deter=64, units=32, classes=4)
+        >>> after = model.step(model.initial(2), torch.eye(2))
+        >>> model.read(after).reward.shape
+        torch.Size([2])
+    """
+
+    family = "rssm"
+
+    def __init__(self, spec: Spec, config: RSSMConfig | None = None, **fields: Any) -> None:
+        super().__init__()
+        config = replace(config or RSSMConfig(), **fields)
+        self.spec, self.config = spec, config
+        acts = spec.action is not None
+        self.latent = _latent(config)
+        stoch = self.latent.width
+        scale = pixel_scale(spec, config.pixel_loss)
+        self.encoder = ObsEncoder(spec, config.depth, config.units, config.layers, config.convolutions, scale)
+        self.cell = BlockGRU(config.deter, stoch, spec.action_width + spec.condition, config.units, config.blocks)
+        # the first posterior layer is split, so that its part on tokens runs for all time steps at once
+        fan_in = config.deter + self.encoder.width
+        self.post_deter = Linear(config.deter, config.units, fan_in=fan_in)
+        self.post_tokens = Linear(self.encoder.width, config.units, bias=False, fan_in=fan_in)
+        self.post_out = nn.Sequential(RMSNorm(config.units), nn.SiLU(), Linear(config.units, self.latent.params))
+        self.prior = nn.Sequential(MLP(config.deter, config.units, 2), Linear(config.units, self.latent.params))
+        self.decoder = ObsDecoder(
+            spec,
+            config.deter,
+            stoch,
+            config.depth,
+            config.units,
+            config.layers,
+            config.blocks,
+            config.convolutions,
+            scale,
+        )
+        feat = config.deter + stoch
+        self.reward = TwoHotHead(feat, config.units, 1) if config.reward and acts else None
+        self.cont = BernoulliHead(feat, config.units, 1) if config.cont and acts else None
+        heads = {"reward": self.reward, "cont": self.cont}
+        self.provides = frozenset({"decode", "unroll", "calibrate", *(k for k, head in heads.items() if head)})
+        self.loss_weights = self._weights()
+
+    def initial(self, batch: int) -> RSSMState:
+        """Return zeros, leaves [batch, ...]."""
+        ref = self.post_deter.weight
+        return RSSMState(
+            deter=ref.new_zeros(batch, self.config.deter),
+            stoch=ref.new_zeros(batch, self.latent.width),
+            condition=ref.new_zeros(batch, self.spec.condition),
+        )
+
+    def observe(self, state: RSSMState, segment: Segment) -> RSSMState:
+        """Filter a segment [B, T]; return the posterior states after every row, leaves [B, T, ...]."""
+        return self._filter(state, segment)[0]
+
+    def step(self, state: RSSMState, action: Tensor | None) -> RSSMState:
+        """Predict one step by the prior, under `action` [B, A]."""
+        deter = self.cell(state.deter, state.stoch, self._embed(action, state.condition))
+        return RSSMState(deter=deter, stoch=self.latent.sample(self.prior(deter)), condition=state.condition)
+
+    def unroll(self, state: RSSMState, actions: Tensor | None, horizon: int) -> RSSMState:
+        """Predict `horizon` steps under `actions` [B, H, A]; return the states reached, leaves [B, H, ...]."""
+        condition = _over_time(state.condition, horizon)
+        inputs = self._embed(actions, condition)
+        deter, stoch = state.deter, state.stoch
+        deters, stochs = [], []
+        for h in range(horizon):
+            deter = self.cell(deter, stoch, None if inputs is None else inputs[:, h])
+            stoch = self.latent.sample(self.prior(deter))
+            deters.append(deter)
+            stochs.append(stoch)
+        return RSSMState(deter=torch.stack(deters, 1), stoch=torch.stack(stochs, 1), condition=condition)
+
+    def read(self, state: RSSMState) -> Step:
+        """Return features [.., D + Z], expected reward and probability to continue."""
+        feat = torch.cat([state.deter, state.stoch], -1)
+        return Step(
+            feat=feat,
+            reward=self.reward(feat) if self.reward is not None else None,
+            cont=self.cont(feat) if self.cont is not None else None,
+        )
+
+    def decode(self, state: RSSMState) -> dict[str, Tensor]:
+        """Return expected observations: images in [0, 1], vectors in source units, class probabilities."""
+        return self.decoder(state.deter, state.stoch)
+
+    def losses(self, segment: Segment, state: RSSMState | None = None) -> Losses[RSSMState]:
+        """Compute reconstruction, reward, continue and the two divergences, [B, T] each."""
+        before = self.initial(segment.batch) if state is None else state
+        posts, post = self._filter(before, segment)
+        prior = self.prior(posts.deter)
+        terms = self.decoder.losses(posts.deter, posts.stoch, segment.obs)
+        feat = torch.cat([posts.deter, posts.stoch], -1)
+        if self.reward is not None:
+            terms["reward"] = self.reward.loss(feat, segment.reward)
+        if self.cont is not None:
+            terms["cont"] = self.cont.loss(feat, segment.cont)
+        terms["dyn"] = free_nats(self.latent.kl(post.detach(), prior), self.config.free_nats)
+        terms["rep"] = free_nats(self.latent.kl(post, prior.detach()), self.config.free_nats)
+        with torch.no_grad():
+            metrics = {
+                "kl": self.latent.kl(post, prior).mean(),
+                "post_entropy": self.latent.entropy(post).mean(),
+                "prior_entropy": self.latent.entropy(prior).mean(),
+            }
+        return Losses(terms=terms, metrics=metrics, states=posts)
+
+    def calibrate(self, segments: Callable[[], Iterator[Segment]]) -> None:
+        """Set the per-pixel statistics from training data, when the pixel loss uses them."""
+        if self.encoder.scale is not None and self.config.pixel_loss == "normalised":
+            fit_pixel_scale(self.encoder.scale, self.spec, segments())
+
+    def _filter(self, state: RSSMState, segment: Segment) -> tuple[RSSMState, Tensor]:
+        """Return posterior states and the raw posterior parameters, leaves [B, T, ...]."""
+        length = segment.length
+        keep = 1 - segment.is_first.float().unsqueeze(-1)
+        condition = state.condition if segment.condition is None else segment.condition
+        conditions = _over_time(condition, length)
+        action = None if segment.prev_action is None else segment.prev_action * keep
+        inputs = self._embed(action, conditions)
+        tokens = self.post_tokens(self.encoder(segment.obs))
+        deter, stoch = state.deter, state.stoch
+        deters, stochs, posts = [], [], []
+        for t in range(length):
+            deter, stoch = deter * keep[:, t], stoch * keep[:, t]
+            deter = self.cell(deter, stoch, None if inputs is None else inputs[:, t])
+            post = self.post_out(self.post_deter(deter) + tokens[:, t])
+            stoch = self.latent.sample(post)
+            deters.append(deter)
+            stochs.append(stoch)
+            posts.append(post)
+        states = RSSMState(deter=torch.stack(deters, 1), stoch=torch.stack(stochs, 1), condition=conditions)
+        return states, torch.stack(posts, 1)
+
+    def _embed(self, action: Tensor | None, condition: Tensor) -> Tensor | None:
+        parts = [part for part in (action, condition) if part is not None and part.shape[-1]]
+        return self.cell.embed_action(torch.cat(parts, -1)) if parts else None
+
+    def _weights(self) -> dict[str, float]:
+        config = self.config
+        symbols = [key for key, space in self.spec.obs.items() if space.kind != "image"]
+        weights = dict.fromkeys([*(["pixels"] if self.spec.images else []), *symbols], config.rec_weight)
+        if self.reward is not None:
+            weights["reward"] = config.reward_weight
+        if self.cont is not None:
+            weights["cont"] = config.cont_weight
+        return weights | {"dyn": config.dyn_weight, "rep": config.rep_weight}
+
+
+def _latent(config: RSSMConfig) -> Latent:
+    if config.latent == "categorical":
+        return CategoricalLatent(config.latents, config.classes, config.unimix)
+    return GaussianLatent(config.latents) if config.latent == "gaussian" else DeterministicLatent(config.latents)
+
+
+def _over_time(x: Tensor, length: int) -> Tensor:
+    return x.unsqueeze(1).expand(-1, length, -1)

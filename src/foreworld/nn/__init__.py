@@ -1,0 +1,13 @@
+"""Building blocks: layers, cells, heads and latent distributions."""
+
+from foreworld.nn.distributions import CategoricalLatent as CategoricalLatent
+from foreworld.nn.distributions import DeterministicLatent as DeterministicLatent
+from foreworld.nn.distributions import GaussianLatent as GaussianLatent
+from foreworld.nn.distributions import Latent as Latent
+from foreworld.nn.heads import BernoulliHead as BernoulliHead
+from foreworld.nn.heads import TwoHotHead as TwoHotHead
+from foreworld.nn.mlp import MLP as MLP
+from foreworld.nn.mlp import Linear as Linear
+from foreworld.nn.mlp import RMSNorm as RMSNorm
+from foreworld.nn.recurrent import BlockGRU as BlockGRU
+from foreworld.nn.recurrent import BlockLinear as BlockLinear

@@ -1,0 +1,60 @@
+"""Heads that read features: scalars by two-hot bins, and probabilities."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foreworld.nn.mlp import MLP, Linear
+from foreworld.ops import symexp_bins, twohot_loss, twohot_mean
+
+
+class TwoHotHead(nn.Module):
+    """Predict a scalar of any magnitude as a distribution over 255 exponentially spaced bins.
+
+    Args:
+        inputs: width of the features.
+        units: width of the layers.
+        layers: how many.
+    """
+
+    bins: Tensor
+
+    def __init__(self, inputs: int, units: int, layers: int) -> None:
+        super().__init__()
+        self.body = MLP(inputs, units, layers)
+        self.register_buffer("bins", symexp_bins(), persistent=False)
+        # zero weights: the first prediction is exactly zero, not a random huge number
+        self.out = Linear(units, len(self.bins), outscale=0.0)
+
+    def forward(self, feat: Tensor) -> Tensor:
+        """Return the expected value [..] for features [.., D]."""
+        return twohot_mean(self.out(self.body(feat)), self.bins)
+
+    def loss(self, feat: Tensor, target: Tensor) -> Tensor:
+        """Return the cross-entropy [..] for raw targets [..]."""
+        return twohot_loss(self.out(self.body(feat)), target, self.bins)
+
+
+class BernoulliHead(nn.Module):
+    """Predict a probability.
+
+    Args:
+        inputs: width of the features.
+        units: width of the layers.
+        layers: how many.
+    """
+
+    def __init__(self, inputs: int, units: int, layers: int) -> None:
+        super().__init__()
+        self.body = MLP(inputs, units, layers)
+        self.out = Linear(units, 1)
+
+    def forward(self, feat: Tensor) -> Tensor:
+        """Return the probability [..] for features [.., D]."""
+        return torch.sigmoid(self.out(self.body(feat)).squeeze(-1))
+
+    def loss(self, feat: Tensor, target: Tensor) -> Tensor:
+        """Return the cross-entropy [..] for targets [..] in [0, 1]."""
+        return F.binary_cross_entropy_with_logits(self.out(self.body(feat)).squeeze(-1), target, reduction="none")

@@ -1,0 +1,80 @@
+"""Two-hot regression: a scalar as a categorical distribution over exponentially spaced bins."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from foreworld.ops.symlog import symexp
+
+
+def symexp_bins(count: int = 255, limit: float = 20.0) -> Tensor:
+    """Return the bin centres, symmetric around zero.
+
+    Args:
+        count: number of bins; odd, so that zero is one of them.
+        limit: the outermost bins are at plus and minus exp(limit) - 1.
+
+    Returns:
+        [count], ascending. The negative half mirrors the positive one to the bit.
+    """
+    if count % 2 == 0 or count < 3:
+        raise ValueError(f"bins: count must be odd and at least 3, found {count}")
+    half = symexp(torch.linspace(-limit, 0, count // 2 + 1))
+    return torch.cat([half, -half[:-1].flip(0)])
+
+
+def twohot(x: Tensor, bins: Tensor) -> Tensor:
+    """Split each scalar between its two neighbouring bins by distance.
+
+    Args:
+        x: [..], values beyond the outer bins go to the outer bin.
+        bins: [K] ascending.
+
+    Returns:
+        [.., K], rows sum to one, and their mean over the bins is `x`.
+
+    Reference:
+        Hafner et al. 2023, arXiv 2301.04104, eq. 10; the distance is taken in raw space, as in the code.
+    """
+    above = torch.searchsorted(bins, x.contiguous(), right=True).clamp(1, len(bins) - 1)
+    below = above - 1
+    low, high = bins[below], bins[above]
+    share = ((x - low) / (high - low)).clamp(0, 1)
+    target = torch.zeros(*x.shape, len(bins), device=x.device, dtype=x.dtype)
+    target.scatter_(-1, below.unsqueeze(-1), (1 - share).unsqueeze(-1))
+    return target.scatter_(-1, above.unsqueeze(-1), share.unsqueeze(-1))
+
+
+def twohot_loss(logits: Tensor, x: Tensor, bins: Tensor) -> Tensor:
+    """Compute the cross-entropy between two-hot targets and predicted bins.
+
+    Args:
+        logits: [.., K].
+        x: [..] targets in raw units.
+        bins: [K].
+
+    Returns:
+        [..], nats.
+    """
+    return -(twohot(x, bins) * torch.log_softmax(logits, -1)).sum(-1)
+
+
+def twohot_mean(logits: Tensor, bins: Tensor) -> Tensor:
+    """Return the expected value of a categorical over bins.
+
+    The sum pairs every bin with its mirror image, so that uniform logits give exactly
+    zero although the outer bins are huge.
+
+    Args:
+        logits: [.., K] with K odd.
+        bins: [K], symmetric around zero.
+
+    Returns:
+        [..], raw units.
+    """
+    probs = torch.softmax(logits, -1)
+    middle = len(bins) // 2
+    upper = probs[..., middle + 1 :]
+    lower = probs[..., :middle].flip(-1)
+    return ((upper - lower) * bins[middle + 1 :]).sum(-1)

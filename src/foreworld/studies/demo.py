@@ -1,0 +1,140 @@
+"""The demo: play Atari, learn a small world model in minutes, and show its dreams beside the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foreworld.core.files import claim_output, write_atomic, write_json
+from foreworld.eval.summary import to_json
+from foreworld.presets.rssm import FAMILY
+from foreworld.report.png import encode
+from foreworld.rollout import collect
+from foreworld.studies.openloop import Study, study
+from foreworld.studies.pages import filmstrip_picture
+from foreworld.train import fit, load_run
+
+EPISODES = "episodes"
+
+Show = Callable[[str, int, int, str], None]
+"""Called with (stage, done, total, note)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """How much the demo does.
+
+    Attributes:
+        env: environment to play.
+        episodes: games to play.
+        max_steps: steps after which a game is cut; None for whole games.
+        num_envs: games played side by side.
+        repeat: mean number of steps that the random player holds an action.
+        steps: updates of the world model.
+        minutes: training stops after this time on a slower machine; 0 for never.
+        heldout: share of every game, its end, that is kept for the evaluation.
+        context: frames that the model sees before it dreams.
+        horizon: steps that it dreams.
+        samples: dreams averaged for one prediction.
+        per_episode: stretches evaluated per game.
+        seed: of everything.
+    """
+
+    env: str = "ALE/Freeway-v5"
+    episodes: int = 16
+    max_steps: int | None = None
+    num_envs: int = 8
+    repeat: float = 8.0
+    steps: int = 1600
+    minutes: float = 10.5
+    heldout: float = 0.25
+    context: int = 10
+    horizon: int = 50
+    samples: int = 8
+    per_episode: int = 4
+    seed: int = 0
+
+
+QUICK = DemoConfig(episodes=8, max_steps=300, steps=60, minutes=1.0, samples=2, per_episode=2)
+"""Small enough for CI: every part runs, the dream is still blurred."""
+
+INTRO = (
+    "The model watches {context} frames and then dreams on, told only the player's actions. "
+    "It was trained on the first {trained:.0%} of every game; the stretches below come from the rest. "
+    "The player was a random one; {sprite}"
+)
+
+SPRITES = {"ALE/Freeway-v5": "the player is the small yellow chicken at the left that the actions move up and down."}
+
+
+def demo(out: Path, config: DemoConfig, show: Show, overwrite: bool = False) -> tuple[dict[str, Any], Study]:
+    """Run the whole path from a game to a report.
+
+    Args:
+        out: run folder: episodes, config, metrics, checkpoints, report.html, result.json, filmstrip.png.
+        config: how much to do.
+        show: progress.
+        overwrite: replace an earlier demo.
+
+    Returns:
+        What `foreworld demo --json` prints, and the study behind it.
+
+    Raises:
+        OutputExists: `out` is there and `overwrite` is false.
+        MissingExtra: the Atari package is not installed.
+    """
+    claim_output(out, overwrite)
+    data = collect(
+        config.env,
+        episodes=config.episodes,
+        max_steps=config.max_steps,
+        num_envs=config.num_envs,
+        repeat=config.repeat,
+        seed=config.seed,
+        out=out / EPISODES,
+        progress=lambda done, total: show("play", done, total, ""),
+    )
+    train, _ = data.split(config.heldout, by="time")
+    torch.manual_seed(config.seed)
+    model = FAMILY.build(train.spec, FAMILY.config("tiny"))
+    settings = replace(FAMILY.fit("tiny"), steps=config.steps, minutes=config.minutes, seed=config.seed)
+    note = ""
+
+    def report(step: int, steps: int, metrics: dict[str, float]) -> None:
+        nonlocal note
+        note = f"pixel loss {metrics['loss/pixels']:.0f}" if metrics else note
+        show("learn", step, steps, note)
+
+    fit(model, train, settings, out=out, report=report)
+    run = load_run(out)
+    found = study(
+        run,
+        data,
+        report=out / "report.html",
+        horizon=config.horizon,
+        context=config.context,
+        samples=config.samples,
+        per_episode=config.per_episode,
+        seed=config.seed,
+        title=f"foreworld demo: {config.env}",
+        intro=_intro(config),
+        progress=lambda done, total: show("judge", done, total, ""),
+    )
+    return _finish(out, run.step, found), found
+
+
+def _finish(out: Path, steps: int, found: Study) -> dict[str, Any]:
+    result = {"env": found.env, "steps_trained": steps} | to_json(found.evaluation)
+    result["report"] = str(out / "report.html")
+    write_json(out / "result.json", result)
+    write_atomic(out / "filmstrip.png", encode(filmstrip_picture(found.dreams, found.evaluation.key)))
+    return result
+
+
+def _intro(config: DemoConfig) -> str:
+    sprite = SPRITES.get(config.env, "the actions move the player's figure.")
+    return INTRO.format(context=config.context, trained=1 - config.heldout, sprite=sprite)

@@ -1,0 +1,127 @@
+"""From a run and a dataset to numbers, clips and a report: what `foreworld eval` and the demo share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foreworld.core.files import read_json
+from foreworld.data import Dataset
+from foreworld.eval import Evaluation
+from foreworld.eval.errors import MODEL
+from foreworld.eval.summary import reason_missing
+from foreworld.studies.dreams import Dream, dream, spread_starts
+from foreworld.studies.evaluation import evaluate
+from foreworld.studies.pages import LABELS, SHOWN, Story, build_page
+from foreworld.train import Run
+from foreworld.train.log import METRICS, read_metrics
+
+CLIPS = 4
+
+
+@dataclass(frozen=True)
+class Study:
+    """What an open-loop study found.
+
+    Attributes:
+        env: environment of the data, or its folder.
+        evaluation: the numbers.
+        dreams: the stretches shown in the report.
+    """
+
+    env: str
+    evaluation: Evaluation
+    dreams: list[Dream]
+
+
+def study(
+    run: Run,
+    data: Dataset,
+    *,
+    report: Path,
+    horizon: int = 50,
+    context: int = 10,
+    seed: int = 0,
+    title: str | None = None,
+    intro: str = "",
+    progress: Callable[[int, int], None] | None = None,
+    **settings: Any,
+) -> Study:
+    """Evaluate a run on the rows that it has not seen, and write the report.
+
+    Args:
+        run: the trained model.
+        data: any dataset of its world; rows trained on are left out.
+        report: path of the HTML page.
+        horizon: steps to predict.
+        context: rows that the model sees first.
+        seed: of samples and bootstrap.
+        title: of the report.
+        intro: a paragraph before the clips.
+        progress: called with (stretches done, stretches).
+        settings: further arguments of `foreworld.eval.evaluate_open_loop`.
+
+    Returns:
+        The numbers and the dreams.
+
+    Raises:
+        DataError: every row was trained on, or no episode is long enough.
+        SpecError: the data are of another world.
+    """
+    ours = data.with_spec(run.model.spec)
+    heldout = ours.unseen(run.trained_on)
+    train = run.training_data() if run.trained_on.fingerprint != data.fingerprint else ours.seen(run.trained_on)
+    found = evaluate(
+        run.model, heldout, train, horizon=horizon, context=context, seed=seed, progress=progress, **settings
+    )
+    episodes, starts = spread_starts(heldout, context, horizon, CLIPS)
+    dreams = dream(run.model, heldout, episodes, starts, context, horizon, seed)
+    env = data.source.env or str(data.path)
+    story = Story(
+        title=title or f"{env}: dreams of a {run.family} world model",
+        facts=facts(run, heldout, train),
+        history=read_metrics(run.path / METRICS),
+        intro=intro,
+    )
+    build_page(story, found, dreams).write(report)
+    return Study(env, found, dreams)
+
+
+def facts(run: Run, heldout: Dataset, train: Dataset) -> Mapping[str, str | int | float | None]:
+    """List what a reader needs to repeat a run."""
+    made = read_json(run.path / "env.json")
+    return {
+        "command": made["command"],
+        "seed": made["seed"],
+        "foreworld": made["foreworld"],
+        **{name: version for name, version in made["packages"].items() if version},
+        "Python": made["python"],
+        "processor": f"{made['processor']}, {made['cores']} cores, {made['threads']} threads",
+        "GPU": made["gpu"],
+        "git": made["git"],
+        "family": run.family,
+        "parameters": sum(p.numel() for p in run.model.parameters()),
+        "updates": run.step,
+        "rows trained on": train.rows,
+        "rows held out": heldout.rows,
+        "training settings": ", ".join(f"{name} {value}" for name, value in run.fit.items()),
+    }
+
+
+def rows_in_words(found: Evaluation) -> tuple[list[str], list[list[str | float | None]]]:
+    """Return the columns and rows of the table that the terminal shows."""
+    names = [MODEL, *found.baselines]
+    columns = ["steps ahead", *(LABELS.get(name, name) for name in names), "skill", "95 % interval"]
+    rows: list[list[str | float | None]] = []
+    for step in SHOWN:
+        reason = reason_missing(found, step)
+        if reason is not None:
+            rows.append([str(step), *[None] * (len(names) + 1), reason])
+            continue
+        at, skill = step - 1, found.every.skill
+        cells = [float(found.every.errors[name].value[at]) for name in names]
+        rows.append([str(step), *cells, float(skill.value[at]), f"{skill.low[at]:+.2f} to {skill.high[at]:+.2f}"])
+    return columns, rows
+

@@ -1,0 +1,181 @@
+"""The report of an open-loop evaluation: clips, curves and tables on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from foreworld.eval import Evaluation
+from foreworld.eval.errors import MODEL, SHUFFLED
+from foreworld.eval.prediction import Comparison
+from foreworld.eval.summary import in_words, reason_missing
+from foreworld.ops import Interval
+from foreworld.report import (
+    Html,
+    Line,
+    Marker,
+    Page,
+    Plot,
+    details,
+    figure,
+    filmstrip,
+    gallery,
+    grid,
+    paragraph,
+    section,
+    strip,
+    table,
+    trace_plots,
+)
+from foreworld.studies.dreams import Dream
+
+LABELS = {
+    MODEL: "the model",
+    "copy_last": "copy the last frame",
+    "mean": "mean of the training frames",
+    "linear": "linear model",
+}
+
+SHOWN = (1, 5, 10, 20, 50)
+
+
+@dataclass(frozen=True)
+class Story:
+    """What a report says besides the measured numbers.
+
+    Attributes:
+        title: what this is about.
+        facts: the exact command, seed, versions and sizes.
+        history: metrics of the training, one entry a line.
+        intro: a paragraph before the first clip.
+    """
+
+    title: str
+    facts: Mapping[str, str | int | float | None]
+    history: Sequence[Mapping[str, float]] = ()
+    intro: str = ""
+
+
+def build_page(story: Story, found: Evaluation, dreams: Sequence[Dream]) -> Page:
+    """Compose the report of an evaluation.
+
+    Args:
+        story: title, facts and training metrics.
+        found: the evaluation.
+        dreams: stretches to show.
+
+    Returns:
+        A page, to be written with `write`.
+    """
+    blocks = [
+        _looks(story, found, dreams),
+        section("How wrong, and is that better than a guess?", *_accuracy(found)),
+    ]
+    if found.actions is not None:
+        blocks.append(section("Does the dream obey the actions?", *_obedience(found, found.actions)))
+    if story.history:
+        blocks.append(section("Training", *_training(story.history)))
+    blocks.append(section("How this was made", details("Command, seed, versions, sizes", story.facts)))
+    return Page(title=story.title, headline=in_words(found), blocks=tuple(blocks))
+
+
+def filmstrip_picture(dreams: Sequence[Dream], key: str, steps: Sequence[int] = (1, 10, 20, 35, 50)) -> np.ndarray:
+    """Picture the first dream as rows of real, dreamed and error, for the README."""
+    return filmstrip(dreams[0].clip(key), steps, scale=3)
+
+
+def _looks(story: Story, found: Evaluation, dreams: Sequence[Dream]) -> Html:
+    intro = paragraph(story.intro) if story.intro else Html("")
+    if found.kind == "image":
+        clips = [dream.clip(found.key) for dream in dreams]
+        strips = [strip(clip, (0, *SHOWN)) for clip in clips[:2]]
+        return section("Real beside dreamed", intro, gallery(clips), *strips)
+    traces = [dream.trace() for dream in dreams]
+    plots = [grid(trace_plots(trace), trace.title) for trace in traces]
+    return section("Real beside dreamed", intro, *plots)
+
+
+def _accuracy(found: Evaluation) -> list[Html]:
+    unit = "1 is the deviation of the held-out observations; a guess at their mean scores about 1"
+    blocks = [
+        _table(found, found.every, f"Root mean square error; {unit}."),
+        figure(_curves(found, found.every), f"Error by step; bands are {found.confidence:.0%} intervals over episodes."),
+    ]
+    if found.changed is not None:
+        blocks += [
+            paragraph("The same on the pixels that have changed since the last frame the model saw: what moves."),
+            _table(found, found.changed, "Error on changed pixels, in the same unit."),
+            figure(_curves(found, found.changed), "Error by step on the pixels that changed."),
+        ]
+    blocks.append(figure(_skill(found), "Skill: 0 is as good as the best baseline at that step, 1 is perfect."))
+    return blocks
+
+
+def _obedience(found: Evaluation, part: Comparison) -> list[Html]:
+    errors, steps = part.errors, np.arange(1, found.horizon + 1)
+    lines = (
+        _line(steps, errors[MODEL], "under the true actions", "model"),
+        _line(steps, errors[SHUFFLED], "under another episode's actions", "baseline"),
+    )
+    what = "pixels" if found.kind == "image" else "numbers"
+    return [
+        paragraph(
+            f"The same start, dreamed twice: once under the actions really taken, once under those of another episode. "
+            f"The curves compare both with the truth on the {what} where the two dreams differ."
+        ),
+        figure(
+            Plot(lines=lines, x_label="imagined step", y_label="error", y_range=(0.0, None)),
+            f"A dream that ignored its actions would show two equal lines. Bands: {found.confidence:.0%} intervals.",
+        ),
+    ]
+
+
+def _table(found: Evaluation, part: Comparison, caption: str) -> Html:
+    names = [MODEL, *found.baselines]
+    rows: list[list[str | float | None]] = []
+    for step in [s for s in SHOWN if s <= found.horizon]:
+        if (reason := reason_missing(found, step)) is not None:
+            rows.append([f"{step}", *[None] * len(names), reason])
+            continue
+        at = step - 1
+        skill = f"{part.skill.value[at]:+.2f} ({part.skill.low[at]:+.2f} to {part.skill.high[at]:+.2f})"
+        rows.append([f"{step}", *(float(part.errors[name].value[at]) for name in names), skill.replace("-", "−")])
+    heads = ["steps ahead", *(LABELS.get(name, name) for name in names), "skill (interval)"]
+    return table(heads, rows, caption)
+
+
+def _curves(found: Evaluation, part: Comparison) -> Plot:
+    steps = np.arange(1, found.horizon + 1)
+    lines = [_line(steps, part.errors[name], LABELS.get(name, name), "baseline") for name in found.baselines]
+    lines.append(_line(steps, part.errors[MODEL], LABELS[MODEL], "model"))
+    return Plot(lines=tuple(lines), x_label="imagined step", y_label="error / deviation", y_range=(0.0, None))
+
+
+def _skill(found: Evaluation) -> Plot:
+    steps = np.arange(1, found.horizon + 1)
+    lines = [_line(steps, found.every.skill, "all entries", "model")]
+    if found.changed is not None:
+        lines.append(_line(steps, found.changed.skill, "changed pixels", "series"))
+    last = found.useful_horizon
+    markers = (Marker(last, "useful up to here"),) if 0 < last < found.horizon else ()
+    zero = Line(steps, np.zeros(len(steps)), "best baseline", style="baseline")
+    return Plot(lines=(*lines, zero), x_label="imagined step", y_label="skill", markers=markers)
+
+
+def _line(steps: np.ndarray, values: Interval, label: str, style: str) -> Line:
+    return Line(steps, values.value, label, values.low, values.high, style=style)  # type: ignore[arg-type]
+
+
+def _training(history: Sequence[Mapping[str, float]]) -> list[Html]:
+    names = [name for name in history[0] if name.startswith("loss/") or name in ("kl", "explained")]
+    steps = [line["step"] for line in history]
+    plots = []
+    for name in names:
+        values = [line.get(name, float("nan")) for line in history]
+        positive = min((v for v in values if np.isfinite(v)), default=0.0) > 0
+        spread = positive and max(values) > 20 * min(values)
+        line = Line(steps, values, "", style="model")
+        plots.append(Plot(lines=(line,), title=name, x_label="update", y_log=spread, legend=False))
+    return [grid(plots, "Loss terms over the updates, in nats or squared deviations.")]

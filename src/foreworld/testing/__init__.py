@@ -1,0 +1,30 @@
+"""The conformance kit: does a world model keep the protocol?"""
+
+from foreworld.testing.alignment import check_alignment as check_alignment
+from foreworld.testing.alignment import check_arrival_rows as check_arrival_rows
+from foreworld.testing.compare import Factory as Factory
+from foreworld.testing.compare import Inapplicable as Inapplicable
+from foreworld.testing.compare import NonConforming as NonConforming
+from foreworld.testing.counting import CountingEnv as CountingEnv
+from foreworld.testing.counting import counting_segment as counting_segment
+from foreworld.testing.counting import counting_spec as counting_spec
+from foreworld.testing.filtering import check_acting_row_by_row as check_acting_row_by_row
+from foreworld.testing.filtering import check_compile as check_compile
+from foreworld.testing.filtering import check_imagine_equals_step as check_imagine_equals_step
+from foreworld.testing.filtering import check_input_untouched as check_input_untouched
+from foreworld.testing.filtering import check_is_first_resets as check_is_first_resets
+from foreworld.testing.filtering import check_observe_in_pieces as check_observe_in_pieces
+from foreworld.testing.filtering import check_rows_independent as check_rows_independent
+from foreworld.testing.kit import CHECKS as CHECKS
+from foreworld.testing.kit import Check as Check
+from foreworld.testing.kit import CheckResult as CheckResult
+from foreworld.testing.kit import check_world_model as check_world_model
+from foreworld.testing.kit import parametrize_conformance as parametrize_conformance
+from foreworld.testing.samples import random_actions as random_actions
+from foreworld.testing.samples import random_segment as random_segment
+from foreworld.testing.samples import specs as specs
+from foreworld.testing.shapes import check_shapes as check_shapes
+from foreworld.testing.training import check_gradients as check_gradients
+from foreworld.testing.training import check_mask as check_mask
+from foreworld.testing.training import check_save_load as check_save_load
+from foreworld.testing.training import check_seeds as check_seeds

@@ -1,0 +1,197 @@
+"""Observing and imagining: the same answer however the work is cut."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foreworld.core import Segment, Spec, deterministic, tree
+from foreworld.rollout.imagine import imagine
+from foreworld.testing.compare import Factory, NonConforming, build, expect_same, graft, named_leaves, sample
+from foreworld.testing.samples import BATCH, HORIZON, LENGTH, random_actions
+
+
+def check_rows_independent(make: Factory, spec: Spec) -> None:
+    """What happens in one sequence of a batch changes nothing in another, and their order does not matter."""
+    model, segment, other = build(make, spec), sample(spec), sample(spec, seed=2)
+    changed = tree.where(torch.arange(BATCH) == 1, other, segment)
+    order = torch.tensor([2, 0, 1])
+    before = _answers(model, segment)
+    keep = torch.tensor([0, 2])
+    left, right = tree.index(before, keep), tree.index(_answers(model, changed), keep)
+    expect_same(right, left, "row 1 of the batch was changed, the others should not notice")
+    shuffled = _answers(model, tree.index(segment, order))
+    expect_same(shuffled, tree.index(before, order), "the batch was permuted, the answers should be likewise")
+
+
+def check_is_first_resets(make: Factory, spec: Spec) -> None:
+    """Neither earlier rows, nor a carried state, nor the first row's action reach past `is_first`."""
+    model, segment, other = build(make, spec), sample(spec), sample(spec, seed=2)
+    middle = LENGTH // 2
+    first = torch.zeros_like(segment.is_first)
+    first[:, middle] = True
+    segment = _with_first(segment, first)
+    other = _with_first(other, first)
+    kept = (torch.arange(LENGTH) >= middle).expand(BATCH, LENGTH)
+    wanted = _answers(model, segment, middle)
+    expect_same(_answers(model, graft(kept, segment, other), middle), wanted, "rows before `is_first` reach past it")
+    with deterministic():
+        alone = model.observe(model.initial(BATCH), segment.rows(middle, LENGTH))
+        carried = tree.index(model.observe(model.initial(BATCH), other), (slice(None), -1))
+        resumed = model.observe(carried, segment.rows(middle, LENGTH))
+    expect_same(alone, wanted["states"], "an episode that starts in mid-segment differs from one observed alone")
+    expect_same(resumed, alone, "a carried state reaches past `is_first`")
+    if segment.prev_action is not None:
+        acted = replace(segment, prev_action=torch.where(first[..., None], 1.0, segment.prev_action))
+        expect_same(_answers(model, acted, middle), wanted, "an action at the row `is_first` is not ignored")
+
+
+def check_observe_in_pieces(make: Factory, spec: Spec) -> None:
+    """Observing a segment in two pieces, cut anywhere, gives the states of observing it at once."""
+    model, segment = build(make, spec), sample(spec)
+    with deterministic():
+        whole = model.observe(model.initial(BATCH), segment)
+        expect_same(model.losses(segment).states, whole, "`losses` and `observe` disagree on the states")
+        for cut in range(1, LENGTH):
+            head = model.observe(model.initial(BATCH), segment.rows(0, cut))
+            last = tree.index(head, (slice(None), -1))
+            tail = model.observe(last, segment.rows(cut, LENGTH))
+            expect_same(tree.cat([head, tail]), whole, f"observing in pieces, cut at row {cut}, differs from at once")
+            carried = model.losses(segment.rows(cut, LENGTH), last).states
+            expect_same(carried, tail, f"`losses` from a carried state, cut at row {cut}, disagrees with `observe`")
+
+
+def check_acting_row_by_row(make: Factory, spec: Spec) -> None:
+    """Observing row by row, as an agent does, gives the states of observing the segment."""
+    model, segment = build(make, spec), sample(spec)
+    with deterministic():
+        whole = model.observe(model.initial(BATCH), segment)
+        state = model.initial(BATCH)
+        for t in range(LENGTH):
+            state = tree.index(model.observe(state, segment.rows(t, t + 1)), (slice(None), 0))
+            wanted = tree.index(whole, (slice(None), t))
+            expect_same(state, wanted, f"acting row by row: row {t} differs from the segment")
+            read = tree.index(model.read(whole), (slice(None), t))
+            expect_same(model.read(state), read, f"`read` differs at row {t}")
+
+
+def check_imagine_equals_step(make: Factory, spec: Spec) -> None:
+    """`imagine`, and a fused `unroll`, reach the states of repeated `step`."""
+    model, segment = build(make, spec), sample(spec)
+    actions = random_actions(spec, BATCH, HORIZON, torch.Generator().manual_seed(3))
+    keep = ("states", "obs") if "decode" in model.provides else ("states",)
+    with deterministic():
+        start = tree.index(model.observe(model.initial(BATCH), segment), (slice(None), -1))
+        wanted = _loop(model, start, actions)
+        if "unroll" in model.provides:
+            expect_same(model.unroll(start, actions, HORIZON), wanted, "`unroll` differs from repeated `step`")
+        rollout = imagine(model, start, actions, HORIZON, keep=keep)
+        expect_same(rollout.states, wanted, "`imagine` differs from repeated `step`")
+        expect_same(rollout.final, tree.index(wanted, (slice(None), -1)), "`imagine` ends in another state")
+        step = model.read(wanted)
+    read = {"feat": rollout.feat, "reward": rollout.reward, "cont": rollout.cont}
+    expect_same(read, {"feat": step.feat, "reward": step.reward, "cont": step.cont}, "`imagine` reads other values")
+    if rollout.obs is not None:
+        with deterministic():
+            expect_same(rollout.obs, model.decode(wanted), "`imagine` decodes other observations")
+
+
+def check_input_untouched(make: Factory, spec: Spec) -> None:
+    """No member writes into its input, nor returns part of it: planners reuse one start many times."""
+    model, segment = build(make, spec), sample(spec)
+    actions = random_actions(spec, BATCH, HORIZON, torch.Generator().manual_seed(3))
+    action = None if actions is None else actions[:, 0].clone()
+    with deterministic(), torch.no_grad():
+        state = tree.map(torch.clone, tree.index(model.observe(model.initial(BATCH), segment), (slice(None), -1)))
+        given = {"state": state, "segment": segment} | ({} if action is None else {"action": action})
+        copy = tree.map(torch.clone, given)
+        calls: dict[str, Any] = {
+            "step": lambda: model.step(state, action),
+            "observe": lambda: model.observe(state, segment),
+            "read": lambda: model.read(state),
+            "losses": lambda: model.losses(segment, state),
+        }
+        if "decode" in model.provides:
+            calls["decode"] = lambda: model.decode(state)
+        if "unroll" in model.provides:
+            calls["unroll"] = lambda: model.unroll(state, actions, HORIZON)
+        for name, call in calls.items():
+            call()
+            expect_same(given, copy, f"`{name}` changed its input", 0.0)
+        after = named_leaves(model.step(state, action))
+        inputs = named_leaves(state)
+        for name, leaf in after.items():
+            if leaf is inputs.get(name):  # a constant of the state, such as its condition, may be passed on whole
+                continue
+            leaf.fill_(1)
+            expect_same(given, copy, f"`step` returns memory of its input in {name}", 0.0)
+
+
+def check_compile(make: Factory, spec: Spec, backend: str = "aot_eager") -> None:
+    """`torch.compile(step, fullgraph=True)` gives the states of the plain `step`."""
+    model, segment = build(make, spec), sample(spec)
+    actions = random_actions(spec, BATCH, 1, torch.Generator().manual_seed(3))
+    action = None if actions is None else actions[:, 0]
+    if backend == "inductor":
+        _own_inductor_cache()
+    torch.compiler.reset()
+    compiled = torch.compile(model.step, backend=backend, fullgraph=True)
+    with deterministic(), torch.no_grad():
+        state = tree.index(model.observe(model.initial(BATCH), segment), (slice(None), -1))
+        try:
+            after = compiled(state, action)
+        except Exception as fault:  # whatever the compiler objects to
+            first = str(fault).strip().partition("\n")[0]
+            raise NonConforming(f"`step` does not compile as one graph with {backend!r}: {first}") from fault
+        expect_same(after, model.step(state, action), "the compiled `step` differs", 1e-3)
+
+
+@functools.cache
+def _own_inductor_cache() -> None:
+    """Give this run a cache folder of its own: other runs on the machine may write to the common one."""
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder = tempfile.mkdtemp(prefix="foreworld-inductor-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
+def _loop(model: Any, state: Any, actions: Tensor | None) -> Any:
+    states = []
+    for h in range(HORIZON):
+        state = model.step(state, None if actions is None else actions[:, h])
+        states.append(state)
+    return tree.stack(states)
+
+
+def _answers(model: Any, segment: Segment, start: int = 0) -> dict[str, Any]:
+    """Collect what a model makes of a segment from row `start` on, every leaf with the batch first."""
+    action = None if segment.prev_action is None else segment.prev_action[:, -1]
+    with deterministic():
+        losses = model.losses(segment)
+        states = model.observe(model.initial(segment.batch), segment)
+        terms = {name: term for name, term in losses.terms.items() if term.dim() == 2}
+        found = {"states": states, "terms": terms, "read": model.read(states)}
+        if "decode" in model.provides:
+            found["decode"] = model.decode(states)
+        after = model.step(tree.index(states, (slice(None), -1)), action)
+    return {**tree.index(found, (slice(None), slice(start, None))), "step": after}
+
+
+def _with_first(segment: Segment, first: Tensor) -> Segment:
+    """Give a segment other episode starts, and actions and rewards to match."""
+    last = torch.cat([first[:, 1:], torch.zeros_like(first[:, :1])], 1)
+    return replace(
+        segment,
+        prev_action=None if segment.prev_action is None else segment.prev_action * ~first[..., None],
+        reward=segment.reward * ~first,
+        is_first=first,
+        is_terminal=last & segment.is_terminal,
+        is_last=last,
+    )

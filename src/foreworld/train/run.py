@@ -1,0 +1,171 @@
+"""Run folders: what was trained, on what, how; and loading it again."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import foreworld
+from foreworld.core import Spec, from_json, to_json
+from foreworld.core.errors import CheckpointError, DataError, OutputExists
+from foreworld.core.files import read_json, write_json
+from foreworld.core.registry import load as find
+from foreworld.data import Dataset, Stretches
+from foreworld.data import load as open_data
+from foreworld.train.checkpoint import load_model, newest_checkpoint
+
+CHECKPOINTS = "checkpoints"
+CONFIG = "config.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model with its past.
+
+    Attributes:
+        path: the run folder.
+        family: registered name of the model's family.
+        model: weights of the newest checkpoint.
+        step: updates done.
+        fit: the training settings, as JSON values.
+        data: folder of the training data.
+        trained_on: which rows of it.
+    """
+
+    path: Path
+    family: str
+    model: nn.Module
+    step: int
+    fit: dict[str, Any]
+    data: Path
+    trained_on: Stretches
+
+    def training_data(self) -> Dataset:
+        """Open the rows that the model was trained on.
+
+        Raises:
+            DataError: the folder was moved, or holds other data now.
+        """
+        data = open_data(self.data)
+        if data.fingerprint != self.trained_on.fingerprint:
+            raise DataError(f"{self.data}: holds other data than the run {self.path} was trained on")
+        return data.seen(self.trained_on).with_spec(self.model.spec)
+
+
+def start_run(folder: Path, model: nn.Module, fit: dict[str, Any], data: Dataset) -> None:
+    """Create a run folder with `config.json` and `env.json`.
+
+    Raises:
+        OutputExists: the folder is there already.
+    """
+    if (folder / CONFIG).exists():
+        raise OutputExists(f"{folder} already holds a run; choose another folder, or resume it")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(
+        folder / CONFIG,
+        {
+            "format": FORMAT,
+            "family": model.family,
+            "spec": to_json(model.spec),
+            "model": to_json(model.config),
+            "fit": fit,
+            "data": {"path": str(data.path.resolve()), "trained_on": to_json(data.stretches)},
+        },
+    )
+    write_json(folder / "env.json", environment(fit.get("seed", 0)))
+
+
+def load_run(path: str | Path, device: str = "cpu") -> Run:
+    """Load a trained model from its run folder.
+
+    Args:
+        path: a folder written by `fit` or `foreworld train`.
+        device: where to put the model.
+
+    Returns:
+        The run, with the model in evaluation mode.
+
+    Raises:
+        CheckpointError: not a run folder, damaged, or written by a newer foreworld.
+        UnknownName: its family is not installed.
+    """
+    folder = Path(path)
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(f"{folder}: not a run folder (no {CONFIG}); name the folder given to `train --out`")
+    config = read_json(folder / CONFIG, CheckpointError)
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else type(config).__name__
+        raise CheckpointError(f"{folder / CONFIG}: format {found}, this foreworld reads {FORMAT}; update foreworld")
+    try:
+        family = find("models", config["family"])
+        spec = from_json(Spec, config["spec"], f"{folder / CONFIG}: spec")
+        model = family.build(spec, from_json(family.config_type, config["model"], f"{folder / CONFIG}: model"))
+        data = config["data"]
+        trained_on = from_json(Stretches, data["trained_on"], f"{folder / CONFIG}: data")
+    except KeyError as missing:
+        raise CheckpointError(f"{folder / CONFIG}: has no field {missing}") from None
+    checkpoint = newest_checkpoint(folder / CHECKPOINTS)
+    load_model(checkpoint, model)
+    model.to(device).eval()
+    return Run(
+        path=folder,
+        family=config["family"],
+        model=model,
+        step=int(checkpoint.name),
+        fit=config["fit"],
+        data=Path(data["path"]),
+        trained_on=trained_on,
+    )
+
+
+def environment(seed: int) -> dict[str, Any]:
+    """Describe where and how a run was made: versions, hardware, command, git revision."""
+    return {
+        "foreworld": foreworld.__version__,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in ("torch", "numpy", "gymnasium", "ale-py", "safetensors")},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "command": " ".join(["foreworld", *sys.argv[1:]]),
+        "seed": seed,
+        "git": _revision(),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _revision() -> str | None:
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "rev-parse", "--short", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except OSError:
+        return None
+    return found.stdout.strip() or None if found.returncode == 0 else None

@@ -1,0 +1,169 @@
+"""Pure functions against hand computation and independent implementations."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.distributions import Categorical, Normal, kl_divergence
+
+from foreworld.ops import (
+    bootstrap,
+    categorical_kl,
+    discounted_return,
+    free_nats,
+    gaussian_kl,
+    lambda_return,
+    symexp,
+    symexp_bins,
+    symlog,
+    twohot,
+    twohot_loss,
+    twohot_mean,
+)
+from foreworld.ops.regress import merge, moments, residual, ridge
+
+
+@given(st.floats(-1e6, 1e6))
+def test_symexp_inverts_symlog(x: float) -> None:
+    there = symlog(torch.tensor(x, dtype=torch.float64))
+    assert float(there) == pytest.approx(math.copysign(math.log1p(abs(x)), x), abs=1e-12)
+    assert float(symexp(there)) == pytest.approx(x, rel=1e-9, abs=1e-9)
+
+
+def test_bins_mirror_each_other_exactly() -> None:
+    bins = symexp_bins()
+    assert len(bins) == 255
+    assert bins[127] == 0
+    assert torch.equal(bins, -bins.flip(0))
+    assert float(bins[-1]) == pytest.approx(math.exp(20) - 1, rel=1e-5)
+
+
+@given(st.floats(-1e5, 1e5, width=32))
+def test_twohot_has_the_mean_it_encodes(x: float) -> None:
+    bins = symexp_bins().double()
+    target = twohot(torch.tensor([x], dtype=torch.float64), bins)
+    assert float(target.sum()) == pytest.approx(1)
+    assert int((target > 0).sum()) <= 2
+    assert float((target * bins).sum()) == pytest.approx(x, rel=1e-6, abs=1e-6)
+
+
+def test_twohot_by_hand() -> None:
+    bins = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0])
+    found = twohot(torch.tensor([0.25, -1.0, 9.0, -9.0]), bins)
+    expected = torch.tensor(
+        [[0, 0, 0.75, 0.25, 0], [0, 1.0, 0, 0, 0], [0, 0, 0, 0, 1.0], [1.0, 0, 0, 0, 0]], dtype=torch.float32
+    )
+    assert torch.allclose(found, expected)
+
+
+def test_uniform_logits_mean_exactly_zero_although_outer_bins_are_huge() -> None:
+    assert float(twohot_mean(torch.zeros(255), symexp_bins())) == 0.0
+
+
+def test_twohot_loss_is_least_at_the_target() -> None:
+    bins = symexp_bins()
+    x = torch.tensor([3.7])
+    best = twohot(x, bins).clamp(min=1e-12).log()
+    assert float(twohot_loss(best, x, bins)) < float(twohot_loss(best.roll(1, -1), x, bins))
+    assert float(twohot_mean(best, bins)) == pytest.approx(3.7, rel=1e-4)
+
+
+def test_discounted_return_by_hand() -> None:
+    reward = torch.tensor([[1.0, 2.0, 4.0]])
+    # the second state is terminal: its own reward counts, the third one's does not
+    assert float(discounted_return(reward, torch.tensor([[1.0, 0.0, 1.0]]), 0.5)) == pytest.approx(1 + 0.5 * 2)
+    assert float(discounted_return(reward, torch.tensor([[0.5, 1.0, 1.0]]), 0.5)) == pytest.approx(
+        1 + 0.5 * 0.5 * 2 + 0.5 * 0.5 * 0.5 * 4
+    )
+
+
+def test_lambda_return_against_an_independent_sum_over_n_step_returns() -> None:
+    generator = torch.Generator().manual_seed(0)
+    reward, value = torch.randn(2, 6, generator=generator).double(), torch.randn(2, 6, generator=generator).double()
+    cont = torch.rand(2, 6, generator=generator).double()
+    discount, lam = 0.9, 0.7
+    found = lambda_return(reward, cont, value, discount, lam)
+    for b in range(2):
+        for t in range(6):
+            total = 0.0
+            for n in range(1, 6 - t + 1):
+                ret, weight = 0.0, 1.0
+                for k in range(n):
+                    ret += weight * float(reward[b, t + k])
+                    weight *= discount * float(cont[b, t + k])
+                ret += weight * float(value[b, t + n - 1])
+                share = lam ** (n - 1) * (1 - lam) if n < 6 - t else lam ** (n - 1)
+                total += share * ret
+            assert float(found[b, t]) == pytest.approx(total, abs=1e-12)
+
+
+def test_divergences_agree_with_torch() -> None:
+    p, q = torch.randn(5, 7).log_softmax(-1), torch.randn(5, 7).log_softmax(-1)
+    assert torch.allclose(categorical_kl(p, q), kl_divergence(Categorical(logits=p), Categorical(logits=q)), atol=1e-6)
+    mp, mq, sp, sq = torch.randn(4, 3), torch.randn(4, 3), torch.rand(4, 3) + 0.1, torch.rand(4, 3) + 0.1
+    expected = kl_divergence(Normal(mp, sp), Normal(mq, sq)).sum(-1)
+    assert torch.allclose(gaussian_kl(mp, sp, mq, sq), expected, atol=1e-5)
+
+
+def test_free_nats_stop_the_gradient_below_the_threshold() -> None:
+    kl = torch.tensor([0.5, 2.0], requires_grad=True)
+    free_nats(kl, 1.0).sum().backward()
+    assert kl.grad is not None
+    assert kl.grad.tolist() == [0.0, 1.0]
+
+
+def test_ridge_recovers_a_linear_map_and_agrees_with_least_squares() -> None:
+    rng = torch.Generator().manual_seed(1)
+    x = torch.randn(300, 4, generator=rng).double() + 3
+    weight, bias = torch.randn(2, 4, generator=rng).double(), torch.tensor([5.0, -1.0]).double()
+    y = x @ weight.T + bias + 0.1 * torch.randn(300, 2, generator=rng).double()
+    whole = moments(x, y)
+    found, offset = ridge(whole, 0.0)
+    design = torch.cat([x, torch.ones(300, 1).double()], 1)
+    solution = torch.linalg.lstsq(design, y).solution
+    assert torch.allclose(found, solution[:4].T, atol=1e-6)
+    assert torch.allclose(offset, solution[4], atol=1e-5)
+    error = (x @ found.T + offset - y).square().mean(0)
+    assert torch.allclose(residual(whole, found, offset), error, atol=1e-9)
+
+
+def test_moments_merge_as_if_gathered_at_once() -> None:
+    rng = torch.Generator().manual_seed(2)
+    x, y = torch.randn(50, 3, generator=rng), torch.randn(50, 2, generator=rng)
+    parts = merge(moments(x[:17], y[:17]), moments(x[17:], y[17:]))
+    whole = moments(x, y)
+    for name in ("x", "y", "xx", "xy", "yy"):
+        assert torch.allclose(getattr(parts, name), getattr(whole, name), atol=1e-12)
+
+
+def test_bootstrap_is_seeded_and_narrower_with_more_episodes() -> None:
+    rng = np.random.default_rng(0)
+    few, many = rng.normal(size=20), rng.normal(size=2000)
+
+    def mean(x: np.ndarray) -> np.ndarray:
+        return x.mean(1)
+
+    a, b, c = bootstrap(mean, few, seed=1), bootstrap(mean, few, seed=1), bootstrap(mean, many, seed=1)
+    assert (a.low, a.high) == (b.low, b.high)
+    assert c.high - c.low < (a.high - a.low) / 5
+    assert a.low < few.mean() < a.high
+
+
+def test_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(3)
+    hits = 0
+    for study in range(200):
+        sample = rng.normal(size=60)
+        ci = bootstrap(lambda x: x.mean(1), sample, repeats=400, seed=study)
+        hits += bool(ci.low <= 0 <= ci.high)
+    assert 178 <= hits <= 200
+
+
+def test_bootstrap_refuses_one_episode() -> None:
+    with pytest.raises(ValueError, match="at least 2 episodes"):
+        bootstrap(lambda x: x.mean(1), np.ones(1))

@@ -1,0 +1,96 @@
+"""The conformance kit on both built-in families, in all variants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from foreworld.core import Spec
+from foreworld.models.linear import Linear, LinearConfig
+from foreworld.models.rssm import RSSM, RSSMConfig
+from foreworld.testing import Check, Factory, check_alignment, check_compile, parametrize_conformance, specs
+
+SMALL: dict[str, Any] = {"deter": 32, "units": 16, "latents": 4, "classes": 4, "blocks": 2, "depth": 2, "layers": 1}
+COUNTS: dict[str, Any] = SMALL | {"deter": 64, "units": 32, "latents": 8}
+ALL = specs()
+MIXED = {"mixed_discrete": ALL["mixed_discrete"]}
+VECTORS = {"vector_box": ALL["vector_box"]}
+
+
+def rssm(**fields: Any) -> Factory:
+    config = RSSMConfig(**(SMALL | fields))
+    return lambda spec: RSSM(spec, config)
+
+
+def linear(**fields: Any) -> Factory:
+    config = LinearConfig(**({"components": 8} | fields))
+    return lambda spec: Linear(spec, config)
+
+
+@parametrize_conformance(rssm(convolutions="strided"), updates=0)
+def test_rssm(check: Check) -> None:
+    check()
+
+
+@parametrize_conformance(rssm(latent="gaussian", convolutions="strided"), VECTORS, updates=0)
+def test_rssm_gaussian(check: Check) -> None:
+    check()
+
+
+@parametrize_conformance(rssm(latent="deterministic", convolutions="strided"), VECTORS, updates=0)
+def test_rssm_deterministic(check: Check) -> None:
+    check()
+
+
+@parametrize_conformance(rssm(convolutions="official"), MIXED, updates=0)
+def test_rssm_official_convolutions(check: Check) -> None:
+    check()
+
+
+@parametrize_conformance(rssm(convolutions="strided", pixel_loss="normalised"), MIXED, updates=0)
+def test_rssm_normalised_pixels(check: Check) -> None:
+    check()
+
+
+@parametrize_conformance(rssm(reward=False, cont=False), VECTORS, updates=0)
+def test_rssm_without_heads(check: Check) -> None:
+    check()
+
+
+@parametrize_conformance(linear(window=1))
+def test_linear_ridge(check: Check) -> None:
+    check()
+
+
+@parametrize_conformance(linear(window=3), MIXED | VECTORS, updates=0)
+def test_linear_ridge_window(check: Check) -> None:
+    check()
+
+
+@parametrize_conformance(linear(window=1, fit="gradient"), MIXED | VECTORS)
+def test_linear_trained(check: Check) -> None:
+    check()
+
+
+@parametrize_conformance(linear(window=3, fit="gradient"), VECTORS, updates=0)
+def test_linear_trained_window(check: Check) -> None:
+    check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("latent", "action", "free_nats"),
+    # free nats would let a model without noise predict as far off as a sample of the others
+    [("categorical", "discrete", 1.0), ("gaussian", "box", 1.0), ("deterministic", "box", 0.0)],
+)
+def test_rssm_aligns_with_the_state_reached(latent: Any, action: Any, free_nats: float) -> None:
+    config = RSSMConfig(**(COUNTS | {"latent": latent, "free_nats": free_nats}))
+    check_alignment(lambda spec: RSSM(spec, config), action, updates=300)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [rssm(), linear()], ids=["rssm", "linear"])
+@pytest.mark.parametrize("spec", ALL.values(), ids=ALL)
+def test_inductor(make: Factory, spec: Spec) -> None:
+    check_compile(make, spec, backend="inductor")
