@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP) ## Train a world model on Atari frames and show its dreams: runs/demo/report.html
-	@$(BIN)/foreworld demo $(ARGS)
+	@$(BIN)/foreworld demo --overwrite $(ARGS)
 
 test: $(STAMP) ## Run the fast tests; ARGS='-m slow' runs the slow ones
 	@$(BIN)/python -m pytest $(TESTS) $(ARGS)

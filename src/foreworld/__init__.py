@@ -25,7 +25,7 @@ _EXPORTS = {
     "evaluate": "foreworld.studies",
 }
 
-__all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604 - names resolved by __getattr__
+__all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
     from foreworld.core import Segment, Spec, deterministic, seeded

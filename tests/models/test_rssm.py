@@ -103,7 +103,7 @@ def test_sizes_that_cannot_be_built_are_refused() -> None:
     with pytest.raises(ConfigError, match="unimix"):
         RSSMConfig(unimix=1.0)
     odd = Spec.from_space(gym.spaces.Box(0, 255, (84, 84, 3), np.uint8), gym.spaces.Discrete(2))
-    with pytest.raises(SpecError, match="'image'.*84x84"):
+    with pytest.raises(SpecError, match=r"'image'.*84x84"):
         RSSM(odd)
 
 

@@ -18,7 +18,7 @@ from foreworld.core import Losses, Segment, Spec, Step, deterministic, is_determ
 from foreworld.core.errors import MissingCapability
 from foreworld.core.protocols import require
 from foreworld.testing import CountingEnv, NonConforming, check_arrival_rows, counting_segment
-from foreworld.testing.kit import CHECKS
+from foreworld.testing.kit import CHECKS, conformance_checks
 
 SPEC = testing.specs()["vector_discrete"]
 
@@ -136,6 +136,28 @@ class EmbedUnread(Embedding):
         return replace(super().read(state), embed=None)
 
 
+class Nameless(Sound):
+    family = None  # type: ignore[assignment]
+
+
+class BareConfig(Sound):
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.config = {"units": 8}  # type: ignore[assignment]
+
+    def initial(self, batch: int) -> Memory:
+        return Memory(hidden=torch.zeros(batch, 8))
+
+
+class UnwritableConfig(Sound):
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.config = GRUConfig(units=8.0)  # type: ignore[arg-type]
+
+    def initial(self, batch: int) -> Memory:
+        return Memory(hidden=torch.zeros(batch, 8))
+
+
 # --- filtering
 
 
@@ -251,13 +273,9 @@ class DeadLayer(Sound):
 
 
 class DetachedHead(Sound):
-    def read(self, state: Any) -> Step:
-        step = super().read(state)
-        return replace(step, reward=step.reward.detach())
-
     def losses(self, segment: Segment, state: Any = None) -> Losses:
         found = super().losses(segment, state)
-        return replace(found, terms=found.terms | {"cont": found.terms["cont"].detach()})
+        return replace(found, terms=found.terms | {name: found.terms[name].detach() for name in ("reward", "cont")})
 
 
 class KeptOutsideStateDict(Sound):
@@ -340,6 +358,9 @@ BROKEN: list[tuple[str, type[Sound], str]] = [
     ("shapes", OtherGoalSpace, "as in Step.embed"),
     ("shapes", ScoreOfUnknownKind, "score_kind"),
     ("shapes", EmbedUnread, "embed is missing"),
+    ("shapes", Nameless, "family: missing"),
+    ("shapes", BareConfig, "config: missing"),
+    ("shapes", UnwritableConfig, "expected int"),
     ("shapes", LiveMetric, "not a detached scalar"),
     ("rows_independent", BatchNormed, "row 1 of the batch"),
     ("rows_independent", ResetsEveryone, "row 1 of the batch"),
@@ -402,6 +423,15 @@ def test_all_failures_are_named_together() -> None:
     assert "gradients [one]" in str(caught.value)
 
 
+def test_alignment_is_shown_on_what_the_family_claims_to_see() -> None:
+    every = testing.specs()
+    video = conformance_checks(Sound, {"video": every["plain_video"]})
+    assert not any(name.startswith("alignment") for name in video)
+    pictures = conformance_checks(Sound, {"pictures": every["image_discrete"]})
+    assert [name for name in pictures if name.startswith("alignment")] == ["alignment-counting_discrete"]
+    assert pictures["alignment-counting_discrete"].keywords["image"]  # type: ignore[attr-defined]
+
+
 def test_a_missing_capability_is_refused_with_its_remedy() -> None:
     with pytest.raises(MissingCapability, match="jepa"):
         require(Sound(SPEC), "embed", "planning to a goal")
@@ -449,6 +479,13 @@ class EarlyCont(Counter):
         return super().losses(replace(segment, is_terminal=segment.is_terminal | early), state)
 
 
+class ErasesTerminalReward(Counter):
+    """Trained as if a state's own continuation weighed the reward of reaching it."""
+
+    def losses(self, segment: Segment, state: Any = None) -> Losses:
+        return super().losses(replace(segment, reward=segment.reward * segment.cont), state)
+
+
 def test_an_aligned_model_passes() -> None:
     testing.check_alignment(Counter, "box", updates=200)
 
@@ -459,6 +496,7 @@ def test_an_aligned_model_passes() -> None:
         (LearnsNextReward, "reward: squared error by shift"),
         (LearnsLateCont, "cont: .* at the terminal state"),
         (LearnsLateAction, "action: changing the first"),
+        (ErasesTerminalReward, "return: off by"),
         (EarlyCont, "cont: .* goes on"),
     ],
 )

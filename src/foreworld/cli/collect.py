@@ -7,6 +7,7 @@ from pathlib import Path
 
 from foreworld.cli.options import parse, print_json, say
 from foreworld.core.errors import ConfigError
+from foreworld.envs import make
 from foreworld.rollout import collect
 from foreworld.train.log import Display
 
@@ -51,23 +52,29 @@ def run(argv: list[str]) -> None:
         raise ConfigError("give either --episodes or --steps")
     unit = "episodes" if args.episodes is not None else "steps"
     with Display(f"collect {args.env}", unit, quiet=args.json) as display:
-        data = collect(
+        env = make(
             args.env,
+            num_envs=min(args.num_envs, args.episodes or args.num_envs),
+            image_size=args.image_size,
+            keys=args.keys or None,
+            max_steps=args.max_steps,
+        )
+        data = collect(
+            env,
             episodes=args.episodes,
             steps=args.steps,
             out=args.out,
             seed=args.seed,
-            num_envs=args.num_envs,
-            max_steps=args.max_steps,
             repeat=args.repeat,
-            image_size=args.image_size,
-            keys=args.keys or None,
             overwrite=args.overwrite,
             progress=display.show,
         )
+        env.close()
     found = data.summary()
     if args.json:
-        print_json({"out": str(args.out), "episodes": found.episodes, "steps": found.steps, "return": found.return_mean})
+        print_json(
+            {"out": str(args.out), "episodes": found.episodes, "steps": found.steps, "return": found.return_mean}
+        )
     else:
         say(
             f"{found.episodes} episodes, {found.steps} steps, mean return {found.return_mean:.3g}, "

@@ -62,7 +62,9 @@ def run(argv: list[str]) -> None:
     start = (starts[0] if args.episode is None else 0) if args.start is None else args.start
     rows = int(data.lengths[episode])
     if rows - start <= args.context:
-        raise DataError(f"episode {episode} has {rows} rows; from row {start} none is left after --context {args.context}")
+        raise DataError(
+            f"episode {episode} has {rows} rows; from row {start} none is left after --context {args.context}"
+        )
     claim_output(args.out, args.overwrite)
     found = dream(trained.model, data, [episode], [start], args.context, args.horizon, args.seed)[0]
     images = data.spec.images
@@ -72,4 +74,3 @@ def run(argv: list[str]) -> None:
         print_json({"out": str(args.out), "episode": episode, "start": start, "context": args.context})
     else:
         say(f"{args.out}: episode {episode} from row {start}, {args.context} rows seen, then imagined")
-

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
 from foreworld import __version__
-from foreworld.core.errors import ForeworldError
-from foreworld.core.registry import unknown
 
 VERBS = {
     "demo": "play Atari, learn a world model in minutes, and show its dreams beside the truth",
@@ -40,13 +39,25 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         0 when all went well, 2 for bad input, 130 when interrupted.
     """
-    args = sys.argv[1:] if argv is None else argv
+    try:
+        return _main(sys.argv[1:] if argv is None else argv)
+    except BrokenPipeError:
+        # the reader (head, less) has gone; point stdout away so that the interpreter's own flush stays silent
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _main(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
     if args[0] in ("-V", "--version"):
         print(f"foreworld {__version__}")
         return 0
+    # loaded here, as core needs torch and help must not wait for it
+    from foreworld.core.errors import ForeworldError
+    from foreworld.core.registry import unknown
+
     verb, rest = args[0], args[1:]
     if verb not in VERBS:
         return _fail("", unknown("verb", verb, list(VERBS)))
@@ -54,6 +65,8 @@ def main(argv: list[str] | None = None) -> int:
         import_module(f"foreworld.cli.{verb}").run(rest)
     except ForeworldError as error:
         return _fail(verb, str(error))
+    except BrokenPipeError:
+        raise
     except OSError as error:
         return _fail(verb, f"{error.filename or 'a file'}: {error.strerror or error}; nothing finished was lost")
     except KeyboardInterrupt:

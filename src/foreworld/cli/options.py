@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -40,12 +41,14 @@ def print_json(value: Any) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
     """Print a table on standard output; numbers at the right, three digits."""
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="", pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="", pad_edge=False, box=SIMPLE)
     for i, column in enumerate(columns):
         numeric = all(not isinstance(row[i], str) for row in rows)
         table.add_column(column, justify="right" if numeric else "left")
     for row in rows:
-        table.add_row(*("–" if cell is None else f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row))
+        table.add_row(
+            *("–" if cell is None else f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row)
+        )
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 

@@ -16,6 +16,9 @@ from foreworld.core.errors import DataError, ForeworldError, OutputExists
 
 MANIFEST = "manifest.json"
 TEMPORARY = ".partial-"
+OURS = ("config.json", "schema.json", "episodes")
+"""One of these lies in every folder that foreworld writes: a run, a dataset, an interrupted demo."""
+
 LARGEST_JSON = 64 * 2**20
 
 
@@ -145,11 +148,13 @@ def claim_output(path: Path, overwrite: bool = False) -> Path:
     """Make sure that an output path is free; with `overwrite`, clear it.
 
     Raises:
-        OutputExists: it is there and `overwrite` is false.
+        OutputExists: it is there and `overwrite` is false, or it is a folder of somebody else's.
     """
     if path.exists():
         if not overwrite:
             raise OutputExists(f"{path} already exists; choose another --out or add --overwrite")
+        if path.is_dir() and any(path.iterdir()) and not any((path / name).exists() for name in OURS):
+            raise OutputExists(f"{path} is not a folder that foreworld wrote; it is not overwritten, choose another --out")
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

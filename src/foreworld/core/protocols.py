@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
+from torch.nn import Parameter
 
 from foreworld.core.errors import MissingCapability
 from foreworld.core.spaces import Spec
@@ -69,15 +70,38 @@ class Calibrates(Protocol):
         ...
 
 
-class Trains(Protocol):
-    """What `fit` needs beside the seven members: a weight for every loss term, and what to save.
+class TrainableModel(WorldModel[S], Protocol[S]):
+    """What `fit` needs beside the seven members; the methods are those of any `nn.Module`.
 
-    `family` is the registered name and `config` the dataclass that rebuild the model from a run folder.
+    Attributes:
+        family: the registered name that rebuilds the model from a run folder.
+        config: the dataclass that it is rebuilt with.
+        loss_weights: a weight for every loss term.
     """
 
     family: str
     config: Any
     loss_weights: dict[str, float]
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """Return what is trained."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return parameters and buffers by name."""
+        ...
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch to training mode."""
+        ...
+
+    def eval(self) -> Any:
+        """Switch to evaluation mode."""
+        ...
+
+    def to(self, device: Any) -> Any:
+        """Move to a device."""
+        ...
 
 
 REMEDIES = {

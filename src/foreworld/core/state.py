@@ -32,6 +32,6 @@ def state(cls: type[T]) -> type[T]:
         >>> tree.map(lambda leaf: leaf * 2, Pendulum(angle=torch.ones(3))).angle
         tensor([2., 2., 2.])
     """
-    cls = dataclass(frozen=True, kw_only=True, eq=False)(cls)  # type: ignore[call-overload]
-    pytree.register_dataclass(cls, field_names=[f.name for f in fields(cls)])
-    return cls
+    made = dataclass(frozen=True, kw_only=True, eq=False)(cls)
+    pytree.register_dataclass(made, field_names=[f.name for f in fields(made)])  # type: ignore[arg-type]
+    return made

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 T = TypeVar("T")
 
 
-def map(fn: Callable[..., Any], first: T, *rest: T) -> T:  # noqa: A001 - read as `tree.map`
+def map(fn: Callable[..., Any], first: T, *rest: T) -> T:
     """Apply `fn` to the leaves of one tree, or of several trees of the same structure."""
     return pytree.tree_map(fn, first, *rest)
 

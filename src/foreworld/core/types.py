@@ -54,6 +54,7 @@ class Segment:
 
     def rows(self, start: int, stop: int) -> Segment:
         """Cut rows start..stop-1 along time; the condition is kept."""
+
         def cut(x: Tensor | None) -> Tensor | None:
             return None if x is None else x[:, start:stop]
 

@@ -439,4 +439,6 @@ def load(path: str | Path) -> Dataset:
     starts = np.concatenate([np.cumsum(shard.lengths) - shard.lengths for shard in shards])
     index = Index(lengths, owner, starts, sha256(paths[0] / MANIFEST))
     numbers = np.arange(len(lengths))
-    return Dataset(store, schema, schema.spec, shards, index, numbers, np.zeros_like(numbers), lengths).fit_action_range()
+    return Dataset(
+        store, schema, schema.spec, shards, index, numbers, np.zeros_like(numbers), lengths
+    ).fit_action_range()

@@ -24,9 +24,7 @@ class ObsEncoder(nn.Module):
         scale: how pixels become network units; shared with the decoder. None without images.
     """
 
-    def __init__(
-        self, spec: Spec, depth: int, units: int, layers: int, form: Form, scale: PixelScale | None
-    ) -> None:
+    def __init__(self, spec: Spec, depth: int, units: int, layers: int, form: Form, scale: PixelScale | None) -> None:
         super().__init__()
         pictures, symbols = split_spaces(spec)
         self.picture = Picture(pictures) if pictures else None

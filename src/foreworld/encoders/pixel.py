@@ -162,8 +162,10 @@ class PixelDecoder(nn.Module):
         flat = widths[0] * picture.small[0] * picture.small[1]
         official = form == "official"
         self.from_deter: nn.Module = BlockLinear(deter, flat, blocks) if official else Linear(deter, flat)
-        self.from_stoch = nn.Sequential(MLP(stoch, 2 * units, 1), Linear(2 * units, flat)) if official else Linear(
-            stoch, flat, bias=False
+        self.from_stoch = (
+            nn.Sequential(MLP(stoch, 2 * units, 1), Linear(2 * units, flat))
+            if official
+            else Linear(stoch, flat, bias=False)
         )
         stage, norm = (DoubleUpsampled, ChannelNorm) if official else (DoubleStrided, ChannelLayerNorm)
         self.norm = norm(widths[0])
@@ -179,5 +181,3 @@ class PixelDecoder(nn.Module):
         for stage, norm in zip(self.stages, self.norms, strict=False):
             x = F.silu(norm(stage(x)))
         return self.stages[-1](x).unflatten(0, lead)
-
-

@@ -176,9 +176,7 @@ def _compare(sums: Sums, names: Sequence[str], confidence: float, seed: int) -> 
         return 1 - ratio
 
     both = bootstrap(rms, stacked, count, confidence=confidence, seed=seed)
-    errors = {
-        name: Interval(both.value[:, i], both.low[:, i], both.high[:, i]) for i, name in enumerate(names)
-    }
+    errors = {name: Interval(both.value[:, i], both.low[:, i], both.high[:, i]) for i, name in enumerate(names)}
     return Comparison(errors=errors, skill=bootstrap(skill, stacked, count, confidence=confidence, seed=seed))
 
 

@@ -29,7 +29,7 @@ class Windows:
     horizon: int
 
     def batches(self, data: Dataset, size: int) -> Iterator[tuple[np.ndarray, Segment]]:
-        """Read the windows in batches of about equal size; yield the episode of each [B] and the rows [B, context + horizon]."""
+        """Read the windows in about equal batches: the episode of each [B], and the rows [B, context + horizon]."""
         for part in np.array_split(np.arange(len(self.episode)), -(-len(self.episode) // size)):
             yield self.episode[part], data.windows(self.episode[part], self.start[part], self.context + self.horizon)
 

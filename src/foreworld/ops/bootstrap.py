@@ -59,5 +59,9 @@ def bootstrap(
         pick = rng.integers(count, size=(min(chunk, repeats - start), count))
         draws.append(statistic(*(sample[pick] for sample in samples)))
     tail = (1 - confidence) / 2
-    low, high = np.quantile(np.concatenate(draws), [tail, 1 - tail], axis=0)
-    return Interval(value, low, high)
+    drawn = np.concatenate(draws)
+    # where a resample has nothing to say (no episode reaches the step) it is left out, up to half of them
+    enough = np.isfinite(drawn).mean(0) >= 0.5
+    filled = np.where(enough, drawn, 0.0)
+    low, high = np.nanquantile(np.where(np.isfinite(filled), filled, np.nan), [tail, 1 - tail], axis=0)
+    return Interval(value, np.where(enough, low, np.nan), np.where(enough, high, np.nan))

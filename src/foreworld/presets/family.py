@@ -6,9 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
-from foreworld.core import Spec
+from foreworld.core import Spec, TrainableModel
 from foreworld.core.errors import UnknownName
 from foreworld.core.registry import unknown
 from foreworld.train import FitConfig
@@ -28,7 +26,7 @@ class Family:
 
     name: str
     config_type: type
-    build: Callable[[Spec, Any], nn.Module]
+    build: Callable[[Spec, Any], TrainableModel[Any]]
     configs: dict[str, Any]
     fits: dict[str, FitConfig]
 

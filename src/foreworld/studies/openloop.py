@@ -124,4 +124,3 @@ def rows_in_words(found: Evaluation) -> tuple[list[str], list[list[str | float |
         cells = [float(found.every.errors[name].value[at]) for name in names]
         rows.append([str(step), *cells, float(skill.value[at]), f"{skill.low[at]:+.2f} to {skill.high[at]:+.2f}"])
     return columns, rows
-

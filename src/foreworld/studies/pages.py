@@ -101,7 +101,9 @@ def _accuracy(found: Evaluation) -> list[Html]:
     unit = "1 is the deviation of the held-out observations; a guess at their mean scores about 1"
     blocks = [
         _table(found, found.every, f"Root mean square error; {unit}."),
-        figure(_curves(found, found.every), f"Error by step; bands are {found.confidence:.0%} intervals over episodes."),
+        figure(
+            _curves(found, found.every), f"Error by step; bands are {found.confidence:.0%} intervals over episodes."
+        ),
     ]
     if found.changed is not None:
         blocks += [

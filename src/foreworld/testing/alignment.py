@@ -64,16 +64,24 @@ def check_alignment(
 
     Its errors are compared with those of the same predictions shifted by one row.
 
+    From every row of an episode two steps are imagined; the continuation must end exactly at the
+    terminal state, and an action must act on the state that it leads to.
+
     Args:
         make: builds the model; it is trained by Adam, or calibrated, or both.
         action: kind of action.
         image: learn from pictures.
         updates: number of gradient steps.
         rate: learning rate at the start; it falls to zero.
+
+    Raises:
+        NonConforming: says which prediction belongs to which neighbour, or was not learned.
     """
-    model: Any = _train(make, action, image, updates, rate)
+    with seeded(0):
+        model: Any = make(counting_spec(action, image))
     if "reward" not in model.provides:
         raise Inapplicable("the model predicts no reward")
+    _train(model, action, image, updates, rate)
     truth = counting_segment(EPISODES, STEPS + 1, action=action, image=image, seed=123)
     rows = torch.arange(1, STEPS - AHEAD + 1)[:, None] + torch.arange(1, AHEAD + 1)  # [starts, AHEAD], rows reached
     assert truth.prev_action is not None
@@ -85,8 +93,9 @@ def check_alignment(
         actions = truth.prev_action[:, rows].flatten(0, 1)
         dream = imagine(model, starts, actions, AHEAD)
         others = torch.cat([actions[:, :1].roll(1, 0), actions[:, 1:]], 1)
-        _expect_prompt(dream.reward, imagine(model, starts, others, AHEAD).reward, actions, others)
-    assert dream.reward is not None
+        other = imagine(model, starts, others, AHEAD)
+    assert dream.reward is not None and other.reward is not None
+    _expect_prompt(dream.reward, other.reward, actions, others)
     reward = dream.reward.unflatten(0, (EPISODES, -1))
     _expect_aligned("imagined", reward, truth.reward, rows)
     if "cont" in model.provides:
@@ -96,22 +105,17 @@ def check_alignment(
         _expect_return(reward[:, -1], cont[:, -1], truth)
 
 
-def _train(make: Factory, action: ActionKind, image: bool, updates: int, rate: float) -> Any:
+def _train(model: Any, action: ActionKind, image: bool, updates: int, rate: float) -> None:
     """Train on segments that begin anywhere and cross the ends of episodes."""
-
-    def batch(seed: int) -> Segment:
-        return counting_segment(16, 12, action=action, image=image, seed=seed, start=None)
-
-    data = [batch(seed) for seed in range(16)]
+    data = [counting_segment(16, 12, action=action, image=image, seed=seed, start=None) for seed in range(16)]
+    if "calibrate" in model.provides:
+        model.calibrate(lambda: iter(data))
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    if not weights:
+        return
+    optimizer = torch.optim.Adam(weights, lr=rate)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, updates)
     with seeded(0):
-        model: Any = make(counting_spec(action, image))
-        if "calibrate" in model.provides:
-            model.calibrate(lambda: iter(data))
-        weights = [weight for weight in model.parameters() if weight.requires_grad]
-        if not weights:
-            return model
-        optimizer = torch.optim.Adam(weights, lr=rate)
-        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, updates)
         for update in range(updates):
             optimizer.zero_grad()
             model.losses(data[update % len(data)]).total(model.loss_weights).backward()
@@ -120,7 +124,6 @@ def _train(make: Factory, action: ActionKind, image: bool, updates: int, rate: f
             schedule.step()
             if "after_update" in model.provides:
                 model.after_update(update)
-    return model
 
 
 def _expect_aligned(where: str, found: Tensor, reward: Tensor, rows: Tensor) -> None:
@@ -133,7 +136,7 @@ def _expect_aligned(where: str, found: Tensor, reward: Tensor, rows: Tensor) -> 
 
 
 def _expect_prompt(reward: Tensor, other: Tensor, actions: Tensor, others: Tensor) -> None:
-    """Changing the first action [B, 0, A] changes the reward of the state that it leads to, and no other."""
+    """Changing the first of the actions [B, H, A] changes the reward of the state that it leads to, and no other."""
     change = torch.zeros_like(reward)
     change[:, 0] = bonus_of(actions[:, 0]) - bonus_of(others[:, 0])
     error, size = (reward - other - change).abs().mean(0), change[:, 0].abs().mean()

@@ -73,7 +73,7 @@ def same(found: Any, wanted: Any) -> bool:
 def build(make: Factory, spec: Spec, seed: int = 0) -> Any:
     """Make a model under a seed, and calibrate it where the family asks for it."""
     with seeded(seed):
-        model = make(spec)
+        model: Any = make(spec)
     if "calibrate" in model.provides:
         model.calibrate(lambda: calibration_data(spec))
     return model

@@ -84,14 +84,17 @@ def check_world_model(make: Factory, specs: Mapping[str, Spec] | None = None, up
 def conformance_checks(make: Factory, specs: Mapping[str, Spec] | None = None, updates: int = 300) -> dict[str, Check]:
     """Return every check, ready to be called, by `check-spec`."""
     found: dict[str, Check] = {}
-    for name, spec in (all_specs() if specs is None else specs).items():
+    chosen = all_specs() if specs is None else specs
+    for name, spec in chosen.items():
         for check in CHECKS:
             found[f"{check.__name__.removeprefix('check_')}-{name}"] = partial(check, make, spec)
-    actions = {spec.action.kind for spec in (specs or all_specs()).values() if spec.action is not None}
-    if updates and "discrete" in actions:
-        found["alignment-counting_discrete"] = partial(check_alignment, make, "discrete", updates=updates)
-    if updates and "vector" in actions:
-        found["alignment-counting_box"] = partial(check_alignment, make, "box", updates=updates)
+    kinds = {spec.action.kind for spec in chosen.values() if spec.action is not None}
+    image = all(space.kind == "image" for spec in chosen.values() for space in spec.obs.values())
+    align = partial(check_alignment, make, image=image, updates=updates)
+    if updates and "discrete" in kinds:
+        found["alignment-counting_discrete"] = partial(align, "discrete")
+    if updates and "vector" in kinds:
+        found["alignment-counting_box"] = partial(align, "box")
     return found
 
 

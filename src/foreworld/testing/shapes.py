@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from foreworld.core import Space, Spec, Step, tree
-from foreworld.testing.compare import Factory, build, expect, named_leaves, sample
+from foreworld.core import Space, Spec, Step, from_json, to_json, tree
+from foreworld.core.errors import ForeworldError
+from foreworld.testing.compare import Factory, NonConforming, build, expect, named_leaves, sample
 from foreworld.testing.samples import BATCH, LENGTH, random_actions
 
 READ = ("reward", "cont", "embed", "spread")
@@ -42,11 +45,21 @@ def check_shapes(make: Factory, spec: Spec) -> None:
 
 def _check_members(model: Any) -> None:
     expect(isinstance(model, nn.Module), "the factory returns no nn.Module")
-    for name, kind in (("spec", Spec), ("provides", frozenset), ("loss_weights", dict)):
+    for name, kind in (("spec", Spec), ("provides", frozenset), ("loss_weights", dict), ("family", str)):
         expect(isinstance(getattr(model, name, None), kind), f"{name}: missing, or not a {kind.__name__}")
+    _check_config(getattr(model, "config", None))
     for capability in ("decode", "embed", "score", "unroll", "calibrate", "after_update"):
         declared, defined = capability in model.provides, callable(getattr(model, capability, None))
         expect(defined or not declared, f"provides: {capability!r} is declared but there is no such method")
+
+
+def _check_config(config: Any) -> None:
+    expect(is_dataclass(config), "config: missing, or not a dataclass; a run folder rebuilds the model from it")
+    try:
+        again = from_json(type(config), json.loads(json.dumps(to_json(config))))
+    except (ForeworldError, TypeError, ValueError) as fault:
+        raise NonConforming(f"config: does not survive being written to JSON and read back ({fault})") from fault
+    expect(again == config, "config: does not survive being written to JSON and read back")
 
 
 def _check_answers(model: Any, member: str, state: Any, lead: tuple[int, ...], inner: dict[str, Any]) -> None:

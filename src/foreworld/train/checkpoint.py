@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
+from foreworld.core import TrainableModel
 from foreworld.core.errors import CheckpointError
 from foreworld.core.files import read_json, sealed_folder, sweep_partial, verify_folder, write_json
 
@@ -33,7 +34,7 @@ class Progress:
     seconds: float
 
 
-def save_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer, progress: Progress) -> Path:
+def save_checkpoint(folder: Path, model: TrainableModel[Any], optimizer: Optimizer, progress: Progress) -> Path:
     """Write `folder/<step>` whole or not at all, and drop checkpoints older than the last two.
 
     Args:
@@ -61,7 +62,7 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer, progre
     return target
 
 
-def load_model(checkpoint: Path, model: nn.Module) -> None:
+def load_model(checkpoint: Path, model: TrainableModel[Any]) -> None:
     """Load verified weights into a model of the same shape.
 
     Raises:
@@ -96,7 +97,9 @@ def load_training(checkpoint: Path, optimizer: Optimizer) -> Progress:
     try:
         optimizer.load_state_dict({"state": state, "param_groups": meta["optimizer"]})
     except (ValueError, KeyError) as fault:
-        raise CheckpointError(f"{checkpoint}: optimiser state does not fit ({fault}); resume with its own config") from fault
+        raise CheckpointError(
+            f"{checkpoint}: optimiser state does not fit ({fault}); resume with its own config"
+        ) from fault
     return Progress(meta["step"], meta["seconds"])
 
 
@@ -117,7 +120,7 @@ def newest_checkpoint(folder: Path) -> Path:
     return found[-1]
 
 
-def tensors(model: nn.Module) -> dict[str, Tensor]:
+def tensors(model: TrainableModel[Any]) -> dict[str, Tensor]:
     """Return parameters and buffers by name, each once although modules may share them."""
     found: dict[str, Tensor] = {}
     seen: set[int] = set()

@@ -85,8 +85,7 @@ class Display:
     def show(self, done: int, total: int, note: str = "") -> None:
         """Show that `done` of `total` is reached."""
         if self.bar is not None:
-            fields = {"note": note} if note else {}
-            self.bar.update(self.task, completed=done, total=total, **fields)
+            self.bar.update(self.task, completed=done, total=total, note=note)
         elif not self.quiet and total and (done / total >= self.last + self.every or (done >= total and self.last < 1)):
             self.last = done / total
             print(f"{self.title}: {done}/{total} {self.unit} {note}".rstrip(), file=sys.stderr, flush=True)

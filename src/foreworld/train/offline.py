@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
-from foreworld.core import Segment, to_json, tree
-from foreworld.core.errors import ConfigError, DataError, NonFinite
+from foreworld.core import Calibrates, Segment, TrainableModel, to_json, tree
+from foreworld.core.errors import ConfigError, NonFinite
 from foreworld.core.types import mean_of
 from foreworld.data import Dataset
 from foreworld.train.checkpoint import Progress, load_model, load_training, newest_checkpoint, save_checkpoint
@@ -89,7 +89,7 @@ Report = Callable[[int, int, dict[str, float]], None]
 
 
 def fit(
-    model: nn.Module,
+    model: TrainableModel[Any],
     data: Dataset,
     config: FitConfig | None = None,
     *,
@@ -107,13 +107,14 @@ def fit(
         out: run folder for config, metrics and checkpoints; nothing is written without it.
         resume: go on from the newest checkpoint of `out`, on the same batches and random numbers.
         report: called after every update.
+        fields: fields of the config, by name.
 
     Returns:
         Steps, seconds and the logged metrics.
 
     Raises:
         ConfigError: a setting that cannot be run.
-        DataError: the data's spaces are not the model's.
+        SpecError: the data's observations or actions are not the model's.
         NonFinite: a loss became NaN or infinite; names the term. The last checkpoint is intact.
         OutputExists: `out` exists and `resume` is false.
 
@@ -123,8 +124,7 @@ def fit(
         >>> fw.fit(fw.RSSM(data.spec), data, steps=1000, out="runs/first")  # doctest: +SKIP
     """
     config = replace(config or FitConfig(), **fields)
-    if dict(data.spec.obs) != dict(model.spec.obs) or data.spec.action_width != model.spec.action_width:
-        raise DataError(f"the data's spaces {_names(data.spec)} are not those of the model {_names(model.spec)}")
+    data = data.with_spec(model.spec)
     folder = None if out is None else Path(out)
     optimizer = make_optimizer(model, config)
     if folder is not None and resume:
@@ -140,7 +140,7 @@ def fit(
     return _train(model, data, config, optimizer, progress, folder, report)
 
 
-def make_optimizer(model: nn.Module, config: FitConfig) -> Optimizer:
+def make_optimizer(model: TrainableModel[Any], config: FitConfig) -> Optimizer:
     """Build the optimiser that a config names, over all parameters."""
     if config.optimizer == "laprop":
         return LaProp(
@@ -159,15 +159,15 @@ def calibration_batches(data: Dataset, config: FitConfig, device: torch.device) 
     return read
 
 
-def _begin(model: nn.Module, data: Dataset, config: FitConfig) -> Progress:
+def _begin(model: TrainableModel[Any], data: Dataset, config: FitConfig) -> Progress:
     torch.manual_seed(config.seed)
     if "calibrate" in model.provides:
-        model.calibrate(calibration_batches(data, config, _device(model)))
+        cast(Calibrates, model).calibrate(calibration_batches(data, config, _device(model)))
     return Progress(step=0, seconds=0.0)
 
 
 def _train(
-    model: nn.Module,
+    model: TrainableModel[Any],
     data: Dataset,
     config: FitConfig,
     optimizer: Optimizer,
@@ -204,7 +204,7 @@ def _train(
     return FitResult(step, seconds, history)
 
 
-def update(model: nn.Module, optimizer: Optimizer, segment: Segment) -> dict[str, float]:
+def update(model: TrainableModel[Any], optimizer: Optimizer, segment: Segment) -> dict[str, float]:
     """Do one update and return its metrics.
 
     Args:
@@ -245,10 +245,6 @@ def _finite(value: float) -> bool:
     return bool(torch.isfinite(torch.tensor(value)))
 
 
-def _device(model: nn.Module) -> torch.device:
+def _device(model: TrainableModel[Any]) -> torch.device:
     tensor: Tensor = next(model.parameters())
     return tensor.device
-
-
-def _names(spec: Any) -> str:
-    return f"({', '.join(f'{k} {s.kind}{list(s.shape)}' for k, s in spec.obs.items())}; {spec.action_width} action floats)"

@@ -51,20 +51,25 @@ class LaProp(Optimizer):
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
-        """Update the parameters that have a gradient."""
+    def step(self, closure: Any = None) -> Any:
+        """Update the parameters that have a gradient; return what `closure` returns, if one is given."""
+        loss = None
         if closure is not None:
-            raise ValueError("LaProp: closures are not supported; call backward() first, then step()")
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if params:
                 self._update(group, params)
+        return loss
 
     def _update(self, group: dict[str, Any], params: list[Tensor]) -> None:
         states = [self.state[p] for p in params]
         for param, slot in zip(params, states, strict=True):
             if not slot:
-                slot.update(count=torch.zeros((), dtype=torch.int64), rms=torch.zeros_like(param), mean=torch.zeros_like(param))
+                slot.update(
+                    count=torch.zeros((), dtype=torch.int64), rms=torch.zeros_like(param), mean=torch.zeros_like(param)
+                )
             slot["count"] += 1
         count = int(states[0]["count"])
         lr = group["lr"] * min(1.0, count / max(1, group["warmup"]))
@@ -99,4 +104,4 @@ def clip_adaptive(params: list[Tensor], limit: float, least: float = 1e-3) -> li
     norms = torch.stack(torch._foreach_norm(grads))
     bounds = torch.stack(torch._foreach_norm(params)).clamp(min=least) * limit
     factors = (bounds / norms.clamp(min=1e-20)).clamp(max=1.0)
-    return torch._foreach_mul(grads, list(factors.unbind()))
+    return list(torch._foreach_mul(grads, list(factors.unbind())))

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-import foreworld
-from foreworld.core import Spec, from_json, to_json
+from foreworld import __version__
+from foreworld.core import Spec, TrainableModel, from_json, to_json
 from foreworld.core.errors import CheckpointError, DataError, OutputExists
 from foreworld.core.files import read_json, write_json
 from foreworld.core.registry import load as find
@@ -44,7 +43,7 @@ class Run:
 
     path: Path
     family: str
-    model: nn.Module
+    model: TrainableModel[Any]
     step: int
     fit: dict[str, Any]
     data: Path
@@ -62,7 +61,7 @@ class Run:
         return data.seen(self.trained_on).with_spec(self.model.spec)
 
 
-def start_run(folder: Path, model: nn.Module, fit: dict[str, Any], data: Dataset) -> None:
+def start_run(folder: Path, model: TrainableModel[Any], fit: dict[str, Any], data: Dataset) -> None:
     """Create a run folder with `config.json` and `env.json`.
 
     Raises:
@@ -131,7 +130,7 @@ def load_run(path: str | Path, device: str = "cpu") -> Run:
 def environment(seed: int) -> dict[str, Any]:
     """Describe where and how a run was made: versions, hardware, command, git revision."""
     return {
-        "foreworld": foreworld.__version__,
+        "foreworld": __version__,
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in ("torch", "numpy", "gymnasium", "ale-py", "safetensors")},
         "platform": platform.platform(),

@@ -42,12 +42,13 @@ class GRU(nn.Module):
         config: the size.
     """
 
+    family = "gru"
+
     def __init__(self, spec: Spec, config: GRUConfig) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.config = spec, config
         self.provides = frozenset({"reward", "cont", "decode"})
         self.loss_weights = {"obs": 1.0, "reward": 1.0, "cont": 1.0, "dynamics": 5.0}
-        self.units = config.units
         width = sum(space.width for space in spec.obs.values())
         self.predict = nn.GRUCell(max(spec.action_width, 1), config.units)
         self.correct = nn.GRUCell(width, config.units)
@@ -56,7 +57,7 @@ class GRU(nn.Module):
 
     def initial(self, batch: int) -> Memory:
         """Return zeros, [batch, units]."""
-        return Memory(hidden=self.heads.weight.new_zeros(batch, self.units))
+        return Memory(hidden=self.heads.weight.new_zeros(batch, self.config.units))
 
     def observe(self, state: Memory, segment: Segment) -> Memory:
         """Filter a segment; return the memories after every row, [B, T, units]."""
@@ -82,19 +83,21 @@ class GRU(nn.Module):
     def losses(self, segment: Segment, state: Memory | None = None) -> Losses[Memory]:
         """Compare what predicted and corrected memories say with what happened, [B, T] each."""
         prior, posterior = self._filter(self.initial(segment.batch) if state is None else state, segment)
-        terms = {
-            "obs": 0.0,
-            "reward": 0.0,
-            "cont": 0.0,
-            "dynamics": (prior.hidden - posterior.hidden).square().mean(-1),
-        }
-        for memory in (prior, posterior):
-            step, logit, seen = self.read(memory), self.heads(memory.hidden)[..., 1], self.decode(memory)
-            shown = torch.cat([seen[name].flatten(2) for name in self.spec.obs], -1)
-            terms["obs"] += (shown - self._flat(segment)).square().mean(-1)
-            terms["reward"] += (step.reward - segment.reward).square()
-            terms["cont"] += F.binary_cross_entropy_with_logits(logit, segment.cont, reduction="none")
+        before, after = self._errors(prior, segment), self._errors(posterior, segment)
+        terms = {name: before[name] + after[name] for name in before}
+        terms["dynamics"] = (prior.hidden - posterior.hidden).square().mean(-1)
         return Losses(terms=terms, metrics={}, states=posterior)
+
+    def _errors(self, memory: Memory, segment: Segment) -> dict[str, Tensor]:
+        """Compare what memories say with the rows that they belong to, [B, T] each."""
+        reward, logit = self.heads(memory.hidden).unbind(-1)
+        decoded = self.decode(memory)
+        shown = torch.cat([decoded[name].flatten(2) for name in self.spec.obs], -1)
+        return {
+            "obs": (shown - self._flat(segment)).square().mean(-1),
+            "reward": (reward - segment.reward).square(),
+            "cont": F.binary_cross_entropy_with_logits(logit, segment.cont, reduction="none"),
+        }
 
     def _filter(self, state: Memory, segment: Segment) -> tuple[Memory, Memory]:
         """Return the memories before and after looking, [B, T, units] each."""
