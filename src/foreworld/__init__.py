@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "Spec": "foreworld.core",
     "Segment": "foreworld.core",
+    "tree": "foreworld.core",
     "seeded": "foreworld.core",
     "deterministic": "foreworld.core",
     "RSSM": "foreworld.models.rssm",
@@ -28,7 +29,7 @@ _EXPORTS = {
 __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
-    from foreworld.core import Segment, Spec, deterministic, seeded
+    from foreworld.core import Segment, Spec, deterministic, seeded, tree
     from foreworld.data import load
     from foreworld.models.linear import Linear
     from foreworld.models.rssm import RSSM

@@ -56,7 +56,9 @@ def walks(path: Path, episodes: int = 12, length: int = 40) -> Dataset:
         for _ in range(episodes):
             action = rng.uniform(-1, 1, (length, 1)).astype(np.float32)
             action[0] = 0
-            writer.add(Episode(obs={"obs": np.cumsum(action, 0)}, prev_action=action, reward=np.zeros(length, np.float32)))
+            writer.add(
+                Episode(obs={"obs": np.cumsum(action, 0)}, prev_action=action, reward=np.zeros(length, np.float32))
+            )
     return load(path)
 
 

@@ -154,7 +154,7 @@ def claim_output(path: Path, overwrite: bool = False) -> Path:
         if not overwrite:
             raise OutputExists(f"{path} already exists; choose another --out or add --overwrite")
         if path.is_dir() and any(path.iterdir()) and not any((path / name).exists() for name in OURS):
-            raise OutputExists(f"{path} is not a folder that foreworld wrote; it is not overwritten, choose another --out")
+            raise OutputExists(f"{path} is not a folder that foreworld wrote, so it stays; choose another --out")
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

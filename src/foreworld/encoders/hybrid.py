@@ -10,6 +10,10 @@ from torch import Tensor, nn
 from foreworld.core import Segment, Space, Spec
 from foreworld.encoders.pixel import Form, Picture, PixelDecoder, PixelEncoder, PixelLoss, PixelScale
 from foreworld.encoders.symbolic import SymbolicDecoder, SymbolicEncoder
+from foreworld.ops.regress import Moments, merge, moments, residual, ridge
+
+STILL = 1e-6
+"""A pixel whose change has less variance than this (a quarter of one of 255 levels) stands still."""
 
 
 class ObsEncoder(nn.Module):
@@ -115,6 +119,26 @@ def fit_pixel_scale(scale: PixelScale, spec: Spec, segments: Iterator[Segment]) 
         squares += pixels.square().sum(0)
         count += len(pixels)
     scale.fit(total, squares, count)
+
+
+def fit_control_weight(scale: PixelScale, spec: Spec, segments: Iterator[Segment], strength: float) -> None:
+    """Weigh pixels by how much of the size of their change a linear function of the action explains."""
+    picture = Picture(split_spaces(spec)[0])
+    total: Moments | None = None
+    for segment in segments:
+        if segment.prev_action is None:
+            return
+        pixels = picture.join(segment.obs).float().cpu() / 255
+        change = (pixels[:, 1:] - pixels[:, :-1]).abs()
+        action = segment.prev_action[:, 1:].cpu()
+        moved = ~segment.is_first[:, 1:].cpu()
+        found = moments(torch.cat([action, action.abs()], -1)[moved], change[moved].flatten(1))
+        total = found if total is None else merge(total, found)
+    if total is not None:
+        left = residual(total, *ridge(total, 1e-3))
+        # a pixel that never changes is explained by nothing
+        explained = torch.where(total.yy > STILL, 1 - left / total.yy.clamp(min=STILL), 0.0)
+        scale.stress(explained.clamp(min=0).float().reshape(scale.mean.shape), strength)
 
 
 def split_spaces(spec: Spec) -> tuple[dict[str, Space], dict[str, Space]]:

@@ -83,18 +83,31 @@ class PixelScale(nn.Module):
 
     mean: Tensor
     std: Tensor
+    weight: Tensor
 
     def __init__(self, shape: tuple[int, int, int], loss: PixelLoss) -> None:
         super().__init__()
         self.loss = loss
         self.register_buffer("mean", torch.full(shape, 0.5))
         self.register_buffer("std", torch.ones(shape))
+        self.register_buffer("weight", torch.ones(shape))
 
     def fit(self, total: Tensor, squares: Tensor, count: int) -> None:
         """Set mean and deviation from sums over `count` frames in [0, 1]; sums are [C, H, W]."""
         mean = total / count
         self.mean.copy_(mean)
         self.std.copy_((squares / count - mean.square()).clamp(min=0).sqrt().clamp(min=LEAST_DEVIATION))
+
+    def stress(self, explained: Tensor, strength: float) -> None:
+        """Weigh pixels more whose change the actions explain.
+
+        Without this, a small player among many moving things is learned last, if at all.
+
+        Args:
+            explained: [C, H, W], share of the variance of a pixel's change that the actions explain.
+            strength: extra weight of the pixel that they explain best.
+        """
+        self.weight.copy_(1 + strength * explained / explained.max().clamp(min=1e-6))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Turn uint8 [.., C, H, W] into network units."""
@@ -113,8 +126,8 @@ class PixelScale(nn.Module):
         pixel's deviation, the negative log-likelihood of a unit Gaussian.
         """
         if self.loss == "plain":
-            return (torch.sigmoid(units) - pixels.float() / 255).square().sum((-3, -2, -1))
-        return 0.5 * (units - self(pixels)).square().sum((-3, -2, -1))
+            return (self.weight * (torch.sigmoid(units) - pixels.float() / 255).square()).sum((-3, -2, -1))
+        return 0.5 * (self.weight * (units - self(pixels)).square()).sum((-3, -2, -1))
 
 
 class PixelEncoder(nn.Module):
@@ -148,7 +161,7 @@ class PixelDecoder(nn.Module):
         deter: width D.
         stoch: width Z.
         depth: base number of channels.
-        units: width of the layers of the stochastic path.
+        units: half the width of the hidden layer.
         blocks: blocks of the deterministic path; official form only.
         form: `official` (nearest doubling and 5x5) or `strided` (transposed 4x4).
     """
@@ -160,14 +173,14 @@ class PixelDecoder(nn.Module):
         widths = [depth * m for m in WIDTHS[form][: picture.halvings]][::-1]
         self.small = (widths[0], *picture.small)
         flat = widths[0] * picture.small[0] * picture.small[1]
-        official = form == "official"
-        self.from_deter: nn.Module = BlockLinear(deter, flat, blocks) if official else Linear(deter, flat)
-        self.from_stoch = (
-            nn.Sequential(MLP(stoch, 2 * units, 1), Linear(2 * units, flat))
-            if official
-            else Linear(stoch, flat, bias=False)
-        )
-        stage, norm = (DoubleUpsampled, ChannelNorm) if official else (DoubleStrided, ChannelLayerNorm)
+        self.official = form == "official"
+        if self.official:
+            self.from_deter: nn.Module = BlockLinear(deter, flat, blocks)
+            self.from_stoch = nn.Sequential(MLP(stoch, 2 * units, 1), Linear(2 * units, flat))
+        else:
+            # a hidden layer before the map: without it small sprites took several times as long to appear
+            self.from_both = nn.Sequential(MLP(deter + stoch, 2 * units, 1), Linear(2 * units, flat))
+        stage, norm = (DoubleUpsampled, ChannelNorm) if self.official else (DoubleStrided, ChannelLayerNorm)
         self.norm = norm(widths[0])
         outputs = [*widths[1:], sum(picture.channels)]
         self.stages = nn.ModuleList(stage(a, b) for a, b in zip(widths, outputs, strict=True))
@@ -176,7 +189,11 @@ class PixelDecoder(nn.Module):
     def forward(self, deter: Tensor, stoch: Tensor) -> Tensor:
         """Map [.., D] and [.., Z] to [.., C, H, W]."""
         lead = deter.shape[:-1]
-        x = (self.from_deter(deter) + self.from_stoch(stoch)).flatten(0, -2).unflatten(-1, self.small)
+        if self.official:
+            x = self.from_deter(deter) + self.from_stoch(stoch)
+        else:
+            x = self.from_both(torch.cat([deter, stoch], -1))
+        x = x.flatten(0, -2).unflatten(-1, self.small)
         x = F.silu(self.norm(channels_last(x)))
         for stage, norm in zip(self.stages, self.norms, strict=False):
             x = F.silu(norm(stage(x)))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from foreworld.core import Losses, Segment, Spec, Step, state
+from foreworld.core import Losses, Segment, Space, Spec, Step, state
 from foreworld.core.errors import ConfigError
 from foreworld.ops.regress import Moments, merge, moments, residual, ridge
 
@@ -248,7 +248,7 @@ class Codec(nn.Module):
         for key, space in self.symbols.items():
             part = raw[..., at : at + space.width]
             at += space.width
-            found[key] = part.reshape(*lead, *space.shape) if space.kind == "vector" else part.clamp(0, 1)
+            found[key] = part.reshape(*lead, *space.shape) if space.kind == "vector" else _as_probabilities(part, space)
         return found
 
     def limit(self, code: Tensor) -> Tensor:
@@ -305,6 +305,12 @@ def _shift(state: LinearState, code: Tensor, action: Tensor) -> LinearState:
         actions=torch.cat([state.actions[..., 1:, :], action.unsqueeze(-2)], -2),
         seen=state.seen,
     )
+
+
+def _as_probabilities(part: Tensor, space: Space) -> Tensor:
+    """Clip linear scores [.., sum of classes] and make each component's classes sum to one."""
+    groups = [group.clamp(min=1e-6) for group in part.split(list(space.classes), -1)]
+    return torch.cat([group / group.sum(-1, keepdim=True) for group in groups], -1)
 
 
 def _solve(layer: nn.Linear, found: list[Moments | None]) -> None:

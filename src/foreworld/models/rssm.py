@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from foreworld.core import Losses, Segment, Spec, Step, state
 from foreworld.core.errors import ConfigError
-from foreworld.encoders import ObsDecoder, ObsEncoder, fit_pixel_scale, pixel_scale
+from foreworld.encoders import ObsDecoder, ObsEncoder, fit_control_weight, fit_pixel_scale, pixel_scale
 from foreworld.encoders.pixel import Form, PixelLoss
 from foreworld.nn import (
     MLP,
@@ -42,9 +42,10 @@ class RSSMConfig:
         layers: layers of the symbolic encoder and decoder.
         latent: `categorical`, `gaussian` or `deterministic`.
         unimix: share of the uniform distribution in categorical latents.
-        free_nats: divergence below which it is not pushed further.
+        free_nats: divergence below which it is not pushed further; none for deterministic latents.
         convolutions: `official` (5x5, max-pool) or `strided` (4x4, a seventh of the cost).
         pixel_loss: `plain` squared error, or `normalised` by each pixel's mean and deviation.
+        control_weight: extra weight, in the pixel loss, of pixels whose change the actions explain.
         reward: whether there is a reward head; never for plain video.
         cont: whether there is a continue head; never for plain video.
         rec_weight: weight of each reconstruction loss.
@@ -66,6 +67,7 @@ class RSSMConfig:
     free_nats: float = 1.0
     convolutions: Form = "official"
     pixel_loss: PixelLoss = "plain"
+    control_weight: float = 0.0
     reward: bool = True
     cont: bool = True
     rec_weight: float = 1.0
@@ -132,6 +134,8 @@ class RSSM(nn.Module):
         self.spec, self.config = spec, config
         acts = spec.action is not None
         self.latent = _latent(config)
+        # a deterministic latent has no nats to give away: its divergence is a plain squared distance
+        self.free = 0.0 if config.latent == "deterministic" else config.free_nats
         stoch = self.latent.width
         scale = pixel_scale(spec, config.pixel_loss)
         self.encoder = ObsEncoder(spec, config.depth, config.units, config.layers, config.convolutions, scale)
@@ -215,8 +219,8 @@ class RSSM(nn.Module):
             terms["reward"] = self.reward.loss(feat, segment.reward)
         if self.cont is not None:
             terms["cont"] = self.cont.loss(feat, segment.cont)
-        terms["dyn"] = free_nats(self.latent.kl(post.detach(), prior), self.config.free_nats)
-        terms["rep"] = free_nats(self.latent.kl(post, prior.detach()), self.config.free_nats)
+        terms["dyn"] = free_nats(self.latent.kl(post.detach(), prior), self.free)
+        terms["rep"] = free_nats(self.latent.kl(post, prior.detach()), self.free)
         with torch.no_grad():
             metrics = {
                 "kl": self.latent.kl(post, prior).mean(),
@@ -226,9 +230,12 @@ class RSSM(nn.Module):
         return Losses(terms=terms, metrics=metrics, states=posts)
 
     def calibrate(self, segments: Callable[[], Iterator[Segment]]) -> None:
-        """Set the per-pixel statistics from training data, when the pixel loss uses them."""
-        if self.encoder.scale is not None and self.config.pixel_loss == "normalised":
-            fit_pixel_scale(self.encoder.scale, self.spec, segments())
+        """Set per-pixel statistics and weights from training data, when the config asks for them."""
+        scale = self.encoder.scale
+        if scale is not None and self.config.pixel_loss == "normalised":
+            fit_pixel_scale(scale, self.spec, segments())
+        if scale is not None and self.config.control_weight:
+            fit_control_weight(scale, self.spec, segments(), self.config.control_weight)
 
     def _filter(self, state: RSSMState, segment: Segment) -> tuple[RSSMState, Tensor]:
         """Return posterior states and the raw posterior parameters, leaves [B, T, ...]."""

@@ -39,7 +39,7 @@ class ChannelNorm(RMSNorm):
 class ChannelLayerNorm(nn.LayerNorm):
     """LayerNorm over the channels of [N, C, H, W]: one fused pass, a third of RMSNorm's time on a CPU."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own name
+    def forward(self, input: Tensor) -> Tensor:
         """Normalise each pixel's channels."""
         return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 

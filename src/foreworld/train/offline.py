@@ -30,6 +30,9 @@ class FitConfig:
         steps: updates.
         batch: sequences in a batch.
         length: rows in a sequence.
+        long_share: share of the updates, at the end, that see longer windows in smaller batches: short
+            windows learn to see sooner, long ones teach a recurrent state to last.
+        long_factor: how many times longer, and smaller, those are.
         across: whether windows may run on into the next episode, marked by `is_first`.
         optimizer: `laprop` with adaptive gradient clipping as in DreamerV3, or `adamw`.
         lr: learning rate after warm-up.
@@ -47,6 +50,8 @@ class FitConfig:
     steps: int = 1000
     batch: int = 16
     length: int = 64
+    long_share: float = 0.0
+    long_factor: int = 4
     across: bool = True
     optimizer: Literal["laprop", "adamw"] = "laprop"
     lr: float = 4e-5
@@ -62,9 +67,11 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
-        for name in ("batch", "length", "calibration", "log_every", "save_every"):
+        for name in ("batch", "length", "long_factor", "calibration", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"fit.{name} must be at least 1, found {getattr(self, name)}")
+        if not 0 <= self.long_share <= 1:
+            raise ConfigError(f"fit.long_share must lie in [0, 1], found {self.long_share}")
         if self.steps < 0 or self.minutes < 0 or self.lr <= 0 or not 0 <= self.decay <= 1:
             raise ConfigError("fit: steps and minutes must not be negative, lr must be positive, decay in [0, 1]")
 
@@ -181,9 +188,8 @@ def _train(
     model.train()
     while step < config.steps and not _out_of_time(config, time.monotonic() - started):
         asked = time.monotonic()
-        segment = tree.to(
-            data.sample(config.batch, config.length, seed=config.seed, step=step, across=config.across), device
-        )
+        batch, length = window_size(config, step)
+        segment = tree.to(data.sample(batch, length, seed=config.seed, step=step, across=config.across), device)
         waited += time.monotonic() - asked
         set_rate(optimizer, config, step)
         found = update(model, optimizer, segment)
@@ -228,6 +234,13 @@ def update(model: TrainableModel[Any], optimizer: Optimizer, segment: Segment) -
     total.backward()
     optimizer.step()
     return values | {name: float(value) for name, value in losses.metrics.items()}
+
+
+def window_size(config: FitConfig, step: int) -> tuple[int, int]:
+    """Return batch and length of an update: as configured, and longer but fewer windows near the end."""
+    if step < (1 - config.long_share) * config.steps:
+        return config.batch, config.length
+    return max(1, config.batch // config.long_factor), config.length * config.long_factor
 
 
 def set_rate(optimizer: Optimizer, config: FitConfig, step: int) -> None:

@@ -69,18 +69,16 @@ def start_run(folder: Path, model: TrainableModel[Any], fit: dict[str, Any], dat
     """
     if (folder / CONFIG).exists():
         raise OutputExists(f"{folder} already holds a run; choose another folder, or resume it")
+    config = {
+        "format": FORMAT,
+        "family": model.family,
+        "spec": to_json(model.spec),
+        "model": to_json(model.config),
+        "fit": fit,
+        "data": {"path": str(data.path.resolve()), "trained_on": to_json(data.stretches)},
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(
-        folder / CONFIG,
-        {
-            "format": FORMAT,
-            "family": model.family,
-            "spec": to_json(model.spec),
-            "model": to_json(model.config),
-            "fit": fit,
-            "data": {"path": str(data.path.resolve()), "trained_on": to_json(data.stretches)},
-        },
-    )
+    write_json(folder / CONFIG, config)
     write_json(folder / "env.json", environment(fit.get("seed", 0)))
 
 

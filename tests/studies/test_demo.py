@@ -1,0 +1,33 @@
+"""The demo from end to end, as small as it can be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from foreworld.core.errors import OutputExists
+from foreworld.report.html import Html
+from foreworld.studies.demo import DemoConfig, demo
+
+TINY = DemoConfig(episodes=6, max_steps=240, num_envs=2, steps=2, horizon=12, samples=1, per_episode=1)
+
+
+def test_the_demo_leaves_episodes_model_numbers_and_a_page(tmp_path: Path) -> None:
+    stages: list[str] = []
+    result, study = demo(tmp_path / "demo", TINY, lambda stage, done, total, note: stages.append(stage))
+    assert list(dict.fromkeys(stages)) == ["play", "learn", "judge"]
+    assert json.loads((tmp_path / "demo" / "result.json").read_text()) == result
+    assert result["env"] == "ALE/Freeway-v5"
+    assert result["steps_trained"] == 2
+    assert result["horizons"]["10"]["linear"] > 0
+    assert result["horizons"]["50"]["reason"].startswith("only 12 steps")
+    page = Html((tmp_path / "demo" / "report.html").read_text())
+    assert page.count("<canvas") == 3 * len(study.dreams)
+    assert "http://" not in page.replace("http://www.w3.org/2000/svg", "") and "https://" not in page
+    assert (tmp_path / "demo" / "filmstrip.png").read_bytes().startswith(b"\x89PNG")
+    # nothing that is judged was trained on: the last quarter of every game
+    assert study.evaluation.episodes[0] == 6
+    with pytest.raises(OutputExists):
+        demo(tmp_path / "demo", TINY, lambda *args: None)
