@@ -44,9 +44,9 @@ def test_every_supported_space_becomes_the_kind_it_is() -> None:
 
 
 def test_unsupported_spaces_name_their_key() -> None:
-    with pytest.raises(SpecError, match="'mission'.*Text"):
+    with pytest.raises(SpecError, match=r"'mission'.*Text"):
         Spec.from_space(gym.spaces.Dict({"mission": gym.spaces.Text(10)}), discrete(2))
-    with pytest.raises(SpecError, match="'action'.*Dict"):
+    with pytest.raises(SpecError, match=r"'action'.*Dict"):
         Spec.from_space(box(-1, 1, (2,)), gym.spaces.Dict({"a": discrete(2)}))
     with pytest.raises(SpecError, match="unbounded Box action"):
         Spec.from_space(box(-1, 1, (2,)), box(-np.inf, np.inf, (2,))).action.to_model(torch.zeros(2))  # type: ignore[union-attr]

@@ -64,5 +64,5 @@ def test_sizes_are_halved_to_a_small_map_or_refused() -> None:
         assert Picture(dict(spec.obs)).small == (small, small)
     two = gym.spaces.Dict({"a": gym.spaces.Box(0, 255, (64, 64, 3), np.uint8),
                            "b": gym.spaces.Box(0, 255, (32, 32, 3), np.uint8)})  # fmt: skip
-    with pytest.raises(SpecError, match="'b'.*one size"):
+    with pytest.raises(SpecError, match=r"'b'.*one size"):
         Picture(dict(Spec.from_space(two, None).obs))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from einops import rearrange
 from numpy.typing import NDArray
 
 from foreworld.core.errors import SpecError
@@ -101,9 +102,8 @@ def filmstrip(clip: Clip, steps: Sequence[int] = STEPS, scale: int = 2, gap: int
     cells = chosen.repeat(scale, 2).repeat(scale, 3).transpose(1, 0, 2, 3, 4)
     edge = ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0))
     framed = np.pad(cells, edge, constant_values=255)
-    rows, columns, height, width, _ = framed.shape
-    sheet = framed.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, 3)
-    return np.ascontiguousarray(sheet[: rows * height - gap, : columns * width - gap])
+    sheet = rearrange(framed, "row column h w c -> (row h) (column w) c")
+    return np.ascontiguousarray(sheet[: sheet.shape[0] - gap, : sheet.shape[1] - gap])
 
 
 def strip(clip: Clip, steps: Sequence[int] = (0, *STEPS)) -> Html:
@@ -146,8 +146,7 @@ def sheet(clip: Clip) -> tuple[Frames, int]:
     rows = math.ceil(count / columns)
     filled = np.zeros((rows * columns, 3, height, width, 3), np.uint8)
     filled[:count] = pictures
-    grid = filled.reshape(rows, columns, 3, height, width, 3).transpose(0, 3, 1, 2, 4, 5)
-    return grid.reshape(rows * height, columns * 3 * width, 3), columns
+    return rearrange(filled, "(row column) panel h w c -> (row h) (column panel w) c", row=rows), columns
 
 
 def player(clip: Clip) -> Html:
