@@ -54,7 +54,7 @@ def test_unsupported_spaces_name_their_key() -> None:
 
 @given(st.lists(st.floats(-3, 5, width=32), min_size=2, max_size=2))
 def test_bounded_actions_map_to_the_unit_box_and_back(values: list[float]) -> None:
-    space = Space.from_gym(box(np.array([-3.0, -10.0]), np.array([5.0, 20.0])), "action")
+    space = Space.from_gym(box(np.float32([-3, -10]), np.float32([5, 20])), "action")
     raw = torch.tensor(values)
     model = space.to_model(raw)
     assert float(model.abs().max()) <= 1 + 1e-6

@@ -79,7 +79,7 @@ def _run_facts(path: Path) -> dict[str, Any]:
         "provides": sorted(trained.model.provides),
         "observations": {key: f"{s.kind} {list(s.shape)}" for key, s in trained.model.spec.obs.items()},
         "action floats": trained.model.spec.action_width,
-        "trained on": trained.data,
+        "trained on": str(trained.data),
         "command": environment.get("command"),
         "seed": environment.get("seed"),
         "last metrics": history[-1] if history else {},
