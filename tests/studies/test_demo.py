@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from foreworld.core.errors import OutputExists
+from foreworld.core.errors import OutputExists, SpecError
 from foreworld.report.html import Html
 from foreworld.studies.demo import DemoConfig, demo
 
@@ -31,3 +31,9 @@ def test_the_demo_leaves_episodes_model_numbers_and_a_page(tmp_path: Path) -> No
     assert study.evaluation.episodes[0] == 6
     with pytest.raises(OutputExists):
         demo(tmp_path / "demo", TINY, lambda *args: None)
+
+
+def test_an_environment_without_pictures_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="CartPole-v1 shows no pictures"):
+        demo(tmp_path / "demo", DemoConfig(env="CartPole-v1"), lambda *args: None)
+    assert not list(tmp_path.iterdir())

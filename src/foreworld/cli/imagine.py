@@ -7,7 +7,7 @@ from pathlib import Path
 
 from foreworld.cli.options import parse, print_json, say
 from foreworld.core.errors import DataError
-from foreworld.core.files import claim_output
+from foreworld.core.files import refuse_existing
 from foreworld.data import load
 from foreworld.report.draw import clip_frames, trace_frames
 from foreworld.report.video import write_video
@@ -65,7 +65,7 @@ def run(argv: list[str]) -> None:
         raise DataError(
             f"episode {episode} has {rows} rows; from row {start} none is left after --context {args.context}"
         )
-    claim_output(args.out, args.overwrite)
+    refuse_existing(args.out, args.overwrite)
     found = dream(trained.model, data, [episode], [start], args.context, args.horizon, args.seed)[0]
     images = data.spec.images
     frames = clip_frames(found.clip(args.key or images[0])) if images else trace_frames(found.trace())

@@ -150,14 +150,23 @@ def claim_output(path: Path, overwrite: bool = False) -> Path:
     Raises:
         OutputExists: it is there and `overwrite` is false, or it is a folder of somebody else's.
     """
+    refuse_existing(path, overwrite)
     if path.exists():
-        if not overwrite:
-            raise OutputExists(f"{path} already exists; choose another --out or add --overwrite")
         if path.is_dir() and any(path.iterdir()) and not any((path / name).exists() for name in OURS):
             raise OutputExists(f"{path} is not a folder that foreworld wrote, so it stays; choose another --out")
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def refuse_existing(path: Path, overwrite: bool = False) -> None:
+    """Refuse an output that is there, unless it may be replaced.
+
+    Raises:
+        OutputExists: it is there and `overwrite` is false.
+    """
+    if path.exists() and not overwrite:
+        raise OutputExists(f"{path} already exists; choose another --out or add --overwrite")
 
 
 def sha256(path: Path) -> str:

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
+from foreworld.core.errors import SpecError
 from foreworld.core.files import claim_output, write_atomic, write_json
+from foreworld.envs import make
 from foreworld.eval.summary import to_json
 from foreworld.presets.rssm import FAMILY
 from foreworld.report.png import encode
@@ -60,7 +62,7 @@ class DemoConfig:
     seed: int = 0
 
 
-QUICK = DemoConfig(episodes=8, max_steps=300, steps=60, minutes=1.0, samples=2, per_episode=2)
+QUICK = DemoConfig(episodes=8, max_steps=400, steps=60, minutes=1.0, samples=2, per_episode=2)
 """Small enough for CI: every part runs, the dream is still blurred."""
 
 INTRO = (
@@ -87,18 +89,22 @@ def demo(out: Path, config: DemoConfig, show: Show, overwrite: bool = False) -> 
     Raises:
         OutputExists: `out` is there and `overwrite` is false.
         MissingExtra: the Atari package is not installed.
+        SpecError: the environment shows no pictures.
     """
+    env = make(config.env, num_envs=config.num_envs, max_steps=config.max_steps)
+    if not env.spec.images:
+        env.close()
+        raise SpecError(f"{config.env} shows no pictures, which the demo is about; use collect, train and eval instead")
     claim_output(out, overwrite)
     data = collect(
-        config.env,
+        env,
         episodes=config.episodes,
-        max_steps=config.max_steps,
-        num_envs=config.num_envs,
         repeat=config.repeat,
         seed=config.seed,
         out=out / EPISODES,
         progress=lambda done, total: show("play", done, total, ""),
     )
+    env.close()
     train, _ = data.split(config.heldout, by="time")
     torch.manual_seed(config.seed)
     model = FAMILY.build(train.spec, FAMILY.config("tiny"))
