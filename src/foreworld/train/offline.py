@@ -229,7 +229,9 @@ def update(model: TrainableModel[Any], optimizer: Optimizer, segment: Segment) -
     values = {f"loss/{name}": float(mean_of(term.detach(), segment.mask)) for name, term in losses.terms.items()}
     if not torch.isfinite(total):
         culprit = next((name for name, value in values.items() if not _finite(value)), "the weighted total")
-        raise NonFinite(f"{culprit} became {values.get(culprit, float(total))}; lower --fit.lr, or check the data")
+        raise NonFinite(
+            f"{culprit} became {values.get(culprit, float(total.detach()))}; lower --fit.lr, or check the data"
+        )
     optimizer.zero_grad(set_to_none=True)
     total.backward()
     optimizer.step()
