@@ -178,7 +178,7 @@ class PixelDecoder(nn.Module):
             self.from_deter: nn.Module = BlockLinear(deter, flat, blocks)
             self.from_stoch = nn.Sequential(MLP(stoch, 2 * units, 1), Linear(2 * units, flat))
         else:
-            # a hidden layer before the map: without it small sprites took several times as long to appear
+            # a hidden layer before the map: the pixel loss fell faster with it (docs/log.md)
             self.from_both = nn.Sequential(MLP(deter + stoch, 2 * units, 1), Linear(2 * units, flat))
         stage, norm = (DoubleUpsampled, ChannelNorm) if self.official else (DoubleStrided, ChannelLayerNorm)
         self.norm = norm(widths[0])
