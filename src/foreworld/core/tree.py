@@ -64,8 +64,3 @@ def where(mask: Tensor, yes: T, no: T) -> T:
         return torch.where(mask.reshape(mask.shape + (1,) * (a.dim() - mask.dim())), a, b)
 
     return map(choose, yes, no)
-
-
-def batch_size(node: Any) -> int:
-    """Return B, the length of axis 0 of the first leaf."""
-    return leaves(node)[0].shape[0]

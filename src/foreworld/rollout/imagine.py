@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from foreworld.core import Rollout, WorldModel, require, tree
+from foreworld.core import Decodes, Rollout, Unrolls, WorldModel, require, tree
 
 S = TypeVar("S")
 
@@ -76,7 +76,7 @@ def imagine(
         reward=step.reward,
         cont=step.cont,
         final=tree.index(states, (slice(None), -1)),
-        obs=_decode(model, states) if "obs" in keep else None,
+        obs=cast(Decodes[S], model).decode(states) if "obs" in keep else None,
         embed=step.embed if "embed" in keep else None,
         spread=step.spread if "spread" in keep else None,
         states=states if "states" in keep else None,
@@ -84,9 +84,8 @@ def imagine(
 
 
 def _replay(model: WorldModel[S], state: S, actions: Tensor | None, horizon: int) -> S:
-    unroll: Any = getattr(model, "unroll", None) if "unroll" in model.provides else None
-    if unroll is not None:
-        return unroll(state, actions, horizon)
+    if "unroll" in model.provides:
+        return cast(Unrolls[S], model).unroll(state, actions, horizon)
     states = []
     for h in range(horizon):
         state = model.step(state, None if actions is None else actions[:, h])
@@ -102,10 +101,6 @@ def _follow(model: WorldModel[S], state: S, policy: Policy, horizon: int) -> tup
         actions.append(action)
         states.append(state)
     return tree.stack(states), torch.stack(actions, 1)
-
-
-def _decode(model: Any, states: Any) -> dict[str, Tensor]:
-    return model.decode(states)
 
 
 def _horizon(actions: Tensor | Policy | None, horizon: int | None) -> int:
