@@ -101,6 +101,16 @@ def test_inspect_and_list_tell_what_is_there(world: Path, capsys: pytest.Capture
     assert [row["updates"] for row in answer(capsys, "list", "runs", "--folder", str(world))] == [3]
 
 
+def test_horizon_answers_in_closed_form(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["horizon", "--per-step-error", "0.01", "--max-error", "0.2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["safe_horizon"], found["unbounded"]) == (22, False)
+    assert list(found["table"][0]["percent"].values()) == [1.0, 4.9, 9.56, 18.21, 39.5, 63.4]
+    assert found["table"][3]["per_step_error"] == pytest.approx(0.00447, abs=1e-5)
+    assert main(["horizon", "--per-step-error", "0"]) == 0
+    assert "No horizon is too long" in capsys.readouterr().err
+
+
 def test_train_resumes_and_says_what_changed(world: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run = str(tmp_path / "run")
     assert main(["train", "--data", str(world / "data"), "--out", run, "--steps", "2", *SMALL]) == 0

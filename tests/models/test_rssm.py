@@ -10,7 +10,7 @@ import torch
 from foreworld.core import Segment, Spec, deterministic, tree
 from foreworld.core.errors import ConfigError, SpecError
 from foreworld.models.rssm import RSSM, RSSMConfig
-from foreworld.nn import CategoricalLatent
+from foreworld.nn import CategoricalLatent, sample
 from foreworld.presets.rssm import CONFIGS
 
 VECTOR = Spec.from_space(gym.spaces.Box(-np.inf, np.inf, (24,)), gym.spaces.Box(-1, 1, (6,)))
@@ -53,7 +53,7 @@ def test_samples_follow_their_probabilities() -> None:
     latent = CategoricalLatent(1, 4, unimix=0.0)
     logits = torch.log(torch.tensor([0.1, 0.2, 0.3, 0.4])).expand(20_000, 4)
     torch.manual_seed(0)
-    share = latent.sample(logits).mean(0)
+    share = sample(latent, logits).mean(0)
     assert torch.allclose(share, torch.tensor([0.1, 0.2, 0.3, 0.4]), atol=0.015)
 
 
@@ -61,7 +61,7 @@ def test_straight_through_passes_the_gradient_of_the_probabilities() -> None:
     latent = CategoricalLatent(1, 3, unimix=0.0)
     logits = torch.tensor([[0.2, -0.1, 0.4]], requires_grad=True)
     weight = torch.tensor([1.0, 2.0, 3.0])
-    (latent.sample(logits) * weight).sum().backward()
+    (sample(latent, logits) * weight).sum().backward()
     probs = torch.softmax(logits.detach(), -1)
     expected = probs * (weight - (probs * weight).sum(-1, keepdim=True))
     assert logits.grad is not None

@@ -14,7 +14,7 @@ from foreworld_gru.model import Memory
 from torch import Tensor, nn
 
 from foreworld import testing
-from foreworld.core import Losses, Segment, Spec, Step, deterministic, is_deterministic, seeded
+from foreworld.core import Losses, Segment, Spec, Step, deterministic, is_deterministic, seeded, tree
 from foreworld.core.errors import MissingCapability
 from foreworld.core.protocols import require
 from foreworld.testing import CountingEnv, NonConforming, check_arrival_rows, counting_segment
@@ -28,6 +28,7 @@ class Sound(GRU):
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec, GRUConfig(units=8))
+        self.provides = self.provides | {"dream_losses"}
 
     def step(self, state: Memory, action: Tensor | None) -> Memory:
         after = super().step(state, action)
@@ -35,6 +36,19 @@ class Sound(GRU):
 
     def noise(self, like: Tensor) -> Tensor:
         return 0.01 * torch.randn_like(like)
+
+    def dream_losses(self, segment: Segment, watch: int) -> Losses:
+        seen, dark = self.losses(segment.rows(0, watch)), segment.rows(watch, segment.length)
+        if not dark.length:
+            return seen
+        states = [tree.index(seen.states, (slice(None), -1))]
+        for t in range(dark.length):
+            states.append(self.step(states[-1], None if dark.prev_action is None else dark.prev_action[:, t]))
+        dreamed = tree.stack(states[1:])
+        counts = (dark.is_first.float().cumsum(1) == 0).float()
+        terms = {name: term * counts for name, term in self._errors(dreamed, dark).items()}
+        terms["dynamics"] = torch.zeros_like(counts)
+        return replace(seen, terms=tree.cat([seen.terms, terms]), states=tree.cat([seen.states, dreamed]))
 
 
 # --- shapes and declarations
@@ -67,7 +81,7 @@ class RewardWithAxis(Sound):
 class UndeclaredCont(Sound):
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
-        self.provides = frozenset({"reward", "decode"})
+        self.provides = frozenset({"reward", "decode", "dream_losses"})
 
 
 class DeclaredEmbed(Sound):
@@ -344,6 +358,41 @@ class OtherWhenCompiled(Sound):
         return Memory(hidden=after.hidden + 1) if torch.compiler.is_compiling() else after
 
 
+# --- multi-step training
+
+
+class DreamsWithOpenEyes(Sound):
+    def dream_losses(self, segment: Segment, watch: int) -> Losses:
+        return self.losses(segment)
+
+
+class DreamsFromTheStart(Sound):
+    def dream_losses(self, segment: Segment, watch: int) -> Losses:
+        return super().dream_losses(segment, 1)
+
+
+class DreamsIdle(Sound):
+    def dream_losses(self, segment: Segment, watch: int) -> Losses:
+        if segment.prev_action is None or watch == segment.length:
+            return super().dream_losses(segment, watch)
+        idle = segment.prev_action.clone()
+        idle[:, watch:] = 0
+        return super().dream_losses(replace(segment, prev_action=idle), watch)
+
+
+class DreamsPastTheEnd(Sound):
+    def dream_losses(self, segment: Segment, watch: int) -> Losses:
+        return super().dream_losses(replace(segment, is_first=torch.zeros_like(segment.is_first)), watch)
+
+
+class DreamsWithFewerTerms(Sound):
+    def dream_losses(self, segment: Segment, watch: int) -> Losses:
+        found = super().dream_losses(segment, watch)
+        if watch < segment.length:
+            del found.terms["dynamics"]
+        return found
+
+
 BROKEN: list[tuple[str, type[Sound], str]] = [
     ("shapes", ScalarTerm, "'obs' has shape"),
     ("shapes", TermWithoutWeight, "do not match"),
@@ -386,6 +435,11 @@ BROKEN: list[tuple[str, type[Sound], str]] = [
     ("seeds", AlwaysSamples, "under `deterministic"),
     ("mask", UsesPadding, "change the total"),
     ("mask", StatisticOverPadding, "change the total"),
+    ("dreaming", DreamsWithOpenEyes, "should not see"),
+    ("dreaming", DreamsFromTheStart, "differs from `losses`"),
+    ("dreaming", DreamsIdle, "differs from `step`"),
+    ("dreaming", DreamsPastTheEnd, "another episode"),
+    ("dreaming", DreamsWithFewerTerms, "differ in their terms"),
     ("compile", GraphBreak, "as one graph"),
     ("compile", OtherWhenCompiled, "compiled `step` differs"),
 ]

@@ -11,13 +11,22 @@ import pytest
 import torch
 
 from foreworld.core import Space, Spec
-from foreworld.core.errors import CheckpointError, ConfigError, NonFinite, OutputExists, SpecError, UnknownName
+from foreworld.core.errors import (
+    CheckpointError,
+    ConfigError,
+    MissingCapability,
+    NonFinite,
+    OutputExists,
+    SpecError,
+    UnknownName,
+)
 from foreworld.data import Dataset, Episode, Writer, load
 from foreworld.models.linear import Linear
 from foreworld.models.rssm import RSSM
 from foreworld.train import FitConfig, fit, load_run
 from foreworld.train.checkpoint import list_checkpoints, tensors
 from foreworld.train.log import read_metrics
+from foreworld.train.offline import dreams, set_rate, share_done, window_size
 from foreworld.train.optim import LaProp, clip_adaptive
 
 SPEC = Spec(
@@ -168,3 +177,35 @@ def test_ridge_needs_no_updates(data: Dataset, tmp_path: Path) -> None:
 
 def test_minutes_stop_a_run_early(data: Dataset) -> None:
     assert fit(small(), data, steps=10**6, batch=2, length=4, minutes=0.02).steps < 10**4
+
+
+def test_schedules_follow_updates_or_time_whichever_is_further() -> None:
+    config = FitConfig(steps=100, minutes=1.0, batch=8, length=4, long_share=0.5, dream_share=0.25, decay=0.5, lr=1.0)
+    assert [share_done(config, 10, seconds) for seconds in (0, 6, 30, 60)] == [0.1, 0.1, 0.5, 1.0]
+    assert [window_size(config, done) for done in (0.0, 0.49, 0.5)] == [(8, 4), (8, 4), (2, 16)]
+    assert [dreams(config, done) for done in (0.5, 0.74, 0.75)] == [False, False, True]
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    rates = []
+    for done in (0.0, 0.5, 0.75, 0.99):
+        set_rate(optimizer, config, done)
+        rates.append(round(optimizer.param_groups[0]["lr"], 6))
+    assert rates == [1.0, 1.0, 0.5, 0.05]
+    assert not dreams(FitConfig(), 1.0)
+
+
+def test_training_on_dreams_lowers_their_error(data: Dataset) -> None:
+    segment = data.sample(16, 12, seed=9, step=0)
+
+    def dreamed(share: float) -> float:
+        model = small()
+        fit(model, data, steps=150, batch=8, length=12, lr=3e-3, warmup=10, dream_share=share, watch=2)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            return float(model.dream_losses(segment, 2).terms["obs"][:, 2:].mean())
+
+    assert dreamed(0.8) < 0.9 * dreamed(0.0)
+
+
+def test_dreams_need_a_family_that_can_learn_from_them(data: Dataset) -> None:
+    with pytest.raises(MissingCapability, match=r"fit\.dream_share"):
+        fit(Linear(SPEC), data, steps=1, dream_share=0.5)

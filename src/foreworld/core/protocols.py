@@ -70,6 +70,14 @@ class Calibrates(Protocol):
         ...
 
 
+class LearnsDreaming(Protocol[S]):
+    """Capability `dream_losses`: multi-step training, on what the model predicts without looking."""
+
+    def dream_losses(self, segment: Segment, watch: int) -> Losses[S]:
+        """Return `losses` where rows after the first `watch` are predicted open loop, and judged as such."""
+        ...
+
+
 class TrainableModel(WorldModel[S], Protocol[S]):
     """What `fit` needs beside the seven members; the methods are those of any `nn.Module`.
 
@@ -110,6 +118,7 @@ REMEDIES = {
     "decode": "use a family with a decoder (rssm, linear), or compare in embedding space",
     "embed": "use a family with an embedding space (jepa), or plan with predicted reward",
     "score": "use a family with a likelihood or denoising score",
+    "dream_losses": "train without fit.dream_share, or use a family with multi-step training (rssm)",
     "spread": "wrap members in an ensemble",
 }
 

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from foreworld.core import Losses, Segment, Spec, Step, state
+from foreworld.core import Losses, Segment, Spec, Step, state, tree
 from foreworld.core.errors import ConfigError
 from foreworld.encoders import ObsDecoder, ObsEncoder, fit_control_weight, fit_pixel_scale, pixel_scale
 from foreworld.encoders.pixel import Form, PixelLoss
@@ -20,10 +21,15 @@ from foreworld.nn import (
     CategoricalLatent,
     DeterministicLatent,
     GaussianLatent,
+    Head,
     Latent,
+    Layer,
     Linear,
     RMSNorm,
     TwoHotHead,
+    layout,
+    sample,
+    scan,
 )
 from foreworld.ops import free_nats
 
@@ -144,8 +150,9 @@ class RSSM(nn.Module):
         fan_in = config.deter + self.encoder.width
         self.post_deter = Linear(config.deter, config.units, fan_in=fan_in)
         self.post_tokens = Linear(self.encoder.width, config.units, bias=False, fan_in=fan_in)
-        self.post_out = nn.Sequential(RMSNorm(config.units), nn.SiLU(), Linear(config.units, self.latent.params))
-        self.prior = nn.Sequential(MLP(config.deter, config.units, 2), Linear(config.units, self.latent.params))
+        self.post_norm, self.post_out = RMSNorm(config.units), Linear(config.units, self.latent.params)
+        self.prior_hidden = MLP(config.deter, config.units, 2)
+        self.prior_out = Linear(config.units, self.latent.params)
         self.decoder = ObsDecoder(
             spec,
             config.deter,
@@ -161,7 +168,9 @@ class RSSM(nn.Module):
         self.reward = TwoHotHead(feat, config.units, 1) if config.reward and acts else None
         self.cont = BernoulliHead(feat, config.units, 1) if config.cont and acts else None
         heads = {"reward": self.reward, "cont": self.cont}
-        self.provides = frozenset({"decode", "unroll", "calibrate", *(k for k, head in heads.items() if head)})
+        self.provides = frozenset(
+            {"decode", "unroll", "calibrate", "dream_losses", *(k for k, head in heads.items() if head)}
+        )
         self.loss_weights = self._weights()
 
     def initial(self, batch: int) -> RSSMState:
@@ -180,20 +189,13 @@ class RSSM(nn.Module):
     def step(self, state: RSSMState, action: Tensor | None) -> RSSMState:
         """Predict one step by the prior, under `action` [B, A]."""
         deter = self.cell(state.deter, state.stoch, self._embed(action, state.condition))
-        return RSSMState(deter=deter, stoch=self.latent.sample(self.prior(deter)), condition=state.condition)
+        return RSSMState(deter=deter, stoch=sample(self.latent, self._prior(deter)), condition=state.condition)
 
     def unroll(self, state: RSSMState, actions: Tensor | None, horizon: int) -> RSSMState:
         """Predict `horizon` steps under `actions` [B, H, A]; return the states reached, leaves [B, H, ...]."""
         condition = _over_time(state.condition, horizon)
-        inputs = self._embed(actions, condition)
-        deter, stoch = state.deter, state.stoch
-        deters, stochs = [], []
-        for h in range(horizon):
-            deter = self.cell(deter, stoch, None if inputs is None else inputs[:, h])
-            stoch = self.latent.sample(self.prior(deter))
-            deters.append(deter)
-            stochs.append(stoch)
-        return RSSMState(deter=torch.stack(deters, 1), stoch=torch.stack(stochs, 1), condition=condition)
+        head = layout(self.prior_hidden, self.prior_out)
+        return self._scan(state, self._embed(actions, condition), head, [None] * horizon)[0]
 
     def read(self, state: RSSMState) -> Step:
         """Return features [.., D + Z], expected reward and probability to continue."""
@@ -210,24 +212,38 @@ class RSSM(nn.Module):
 
     def losses(self, segment: Segment, state: RSSMState | None = None) -> Losses[RSSMState]:
         """Compute reconstruction, reward, continue and the two divergences, [B, T] each."""
-        before = self.initial(segment.batch) if state is None else state
-        posts, post = self._filter(before, segment)
-        prior = self.prior(posts.deter)
-        terms = self.decoder.losses(posts.deter, posts.stoch, segment.obs)
-        feat = torch.cat([posts.deter, posts.stoch], -1)
+        return self._losses(segment, self.initial(segment.batch) if state is None else state, segment.length)
+
+    def dream_losses(self, segment: Segment, watch: int) -> Losses[RSSMState]:
+        """Compute the same where the prior alone predicts all rows after the first `watch`.
+
+        Those rows have no divergence, and no loss from the start of a next episode on, which
+        nothing announces. Their states stand in `states` behind the posteriors.
+        """
+        return self._losses(segment, self.initial(segment.batch), min(watch, segment.length))
+
+    def _losses(self, segment: Segment, before: RSSMState, watch: int) -> Losses[RSSMState]:
+        posts, post = self._filter(before, segment.rows(0, watch))
+        prior = self._prior(posts.deter)
+        states, counts = self._dream_on(posts, segment)
+        terms = self.decoder.losses(states.deter, states.stoch, segment.obs)
+        feat = torch.cat([states.deter, states.stoch], -1)
         if self.reward is not None:
             terms["reward"] = self.reward.loss(feat, segment.reward)
         if self.cont is not None:
             terms["cont"] = self.cont.loss(feat, segment.cont)
-        terms["dyn"] = free_nats(self.latent.kl(post.detach(), prior), self.free)
-        terms["rep"] = free_nats(self.latent.kl(post, prior.detach()), self.free)
+        if counts is not None:
+            terms = {name: term * counts for name, term in terms.items()}
+        unseen = (0, segment.length - watch)
+        terms["dyn"] = F.pad(free_nats(self.latent.kl(post.detach(), prior), self.free), unseen)
+        terms["rep"] = F.pad(free_nats(self.latent.kl(post, prior.detach()), self.free), unseen)
         with torch.no_grad():
             metrics = {
                 "kl": self.latent.kl(post, prior).mean(),
                 "post_entropy": self.latent.entropy(post).mean(),
                 "prior_entropy": self.latent.entropy(prior).mean(),
             }
-        return Losses(terms=terms, metrics=metrics, states=posts)
+        return Losses(terms=terms, metrics=metrics, states=states)
 
     def calibrate(self, segments: Callable[[], Iterator[Segment]]) -> None:
         """Set per-pixel statistics and weights from training data, when the config asks for them."""
@@ -237,27 +253,43 @@ class RSSM(nn.Module):
         if scale is not None and self.config.control_weight:
             fit_control_weight(scale, self.spec, segments(), self.config.control_weight)
 
+    def _prior(self, deter: Tensor) -> Tensor:
+        return self.prior_out(self.prior_hidden(deter))
+
+    def _dream_on(self, posts: RSSMState, segment: Segment) -> tuple[RSSMState, Tensor | None]:
+        """Predict the rows after the posteriors; return all states and which rows count, [B, T] (None: all)."""
+        seen = posts.deter.shape[1]
+        if seen == segment.length:
+            return posts, None
+        actions = None if segment.prev_action is None else segment.prev_action[:, seen:]
+        dreamed = self.unroll(tree.index(posts, (slice(None), -1)), actions, segment.length - seen)
+        counts = segment.is_first.float()
+        counts[:, :seen] = 0
+        return tree.cat([posts, dreamed]), (counts.cumsum(1) == 0).float()
+
     def _filter(self, state: RSSMState, segment: Segment) -> tuple[RSSMState, Tensor]:
         """Return posterior states and the raw posterior parameters, leaves [B, T, ...]."""
-        length = segment.length
         keep = 1 - segment.is_first.float().unsqueeze(-1)
         condition = state.condition if segment.condition is None else segment.condition
-        conditions = _over_time(condition, length)
         action = None if segment.prev_action is None else segment.prev_action * keep
-        inputs = self._embed(action, conditions)
-        tokens = self.post_tokens(self.encoder(segment.obs))
-        deter, stoch = state.deter, state.stoch
-        deters, stochs, posts = [], [], []
-        for t in range(length):
-            deter, stoch = deter * keep[:, t], stoch * keep[:, t]
-            deter = self.cell(deter, stoch, None if inputs is None else inputs[:, t])
-            post = self.post_out(self.post_deter(deter) + tokens[:, t])
-            stoch = self.latent.sample(post)
-            deters.append(deter)
-            stochs.append(stoch)
-            posts.append(post)
-        states = RSSMState(deter=torch.stack(deters, 1), stoch=torch.stack(stochs, 1), condition=conditions)
-        return states, torch.stack(posts, 1)
+        embedded = self._embed(action, _over_time(condition, segment.length))
+        tokens = self.post_tokens(self.encoder(segment.obs)) + self.post_deter.bias
+        first = Layer(self.post_deter.weight.t(), tokens.transpose(0, 1), self.post_norm.scale)
+        head = Head((first,), self.post_out.weight.t(), self.post_out.bias)
+        return self._scan(replace(state, condition=condition), embedded, head, _resets(segment.is_first, keep))
+
+    def _scan(
+        self, state: RSSMState, action: Tensor | None, head: Head, keep: list[Tensor | None]
+    ) -> tuple[RSSMState, Tensor]:
+        """Run the recurrence under embedded actions [B, T, units]; return the states and what the head said."""
+        length, batch = len(keep), state.deter.shape[0]
+        drive = self.cell.drive(action)
+        if drive.dim() > 1:
+            drive = drive.transpose(0, 1)
+        noise = self.latent.noise(state.deter, length, batch)
+        found = scan(self.cell.core(), head, self.latent, state.deter, state.stoch, drive, keep, noise)
+        deter, stoch, params = (x.transpose(0, 1) for x in found)
+        return RSSMState(deter=deter, stoch=stoch, condition=_over_time(state.condition, length)), params
 
     def _embed(self, action: Tensor | None, condition: Tensor) -> Tensor | None:
         parts = [part for part in (action, condition) if part is not None and part.shape[-1]]
@@ -282,3 +314,10 @@ def _latent(config: RSSMConfig) -> Latent:
 
 def _over_time(x: Tensor, length: int) -> Tensor:
     return x.unsqueeze(1).expand(-1, length, -1)
+
+
+def _resets(is_first: Tensor, keep: Tensor) -> list[Tensor | None]:
+    """Return the factors [B, 1] of every step at which some sequence starts anew, and None elsewhere."""
+    if is_first.device.type != "cpu":  # looking would wait for the device
+        return list(keep.unbind(1))
+    return [keep[:, t] if some else None for t, some in enumerate(is_first.any(0).tolist())]

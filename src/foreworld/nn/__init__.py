@@ -4,6 +4,7 @@ from foreworld.nn.distributions import CategoricalLatent as CategoricalLatent
 from foreworld.nn.distributions import DeterministicLatent as DeterministicLatent
 from foreworld.nn.distributions import GaussianLatent as GaussianLatent
 from foreworld.nn.distributions import Latent as Latent
+from foreworld.nn.distributions import sample as sample
 from foreworld.nn.heads import BernoulliHead as BernoulliHead
 from foreworld.nn.heads import TwoHotHead as TwoHotHead
 from foreworld.nn.mlp import MLP as MLP
@@ -11,3 +12,7 @@ from foreworld.nn.mlp import Linear as Linear
 from foreworld.nn.mlp import RMSNorm as RMSNorm
 from foreworld.nn.recurrent import BlockGRU as BlockGRU
 from foreworld.nn.recurrent import BlockLinear as BlockLinear
+from foreworld.nn.scan import Head as Head
+from foreworld.nn.scan import Layer as Layer
+from foreworld.nn.scan import layout as layout
+from foreworld.nn.scan import scan as scan

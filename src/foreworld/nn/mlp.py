@@ -64,8 +64,25 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, self.scale.shape, self.scale, self.eps)
 
 
+class Hidden(nn.Module):
+    """One hidden layer: linear, RMSNorm, SiLU.
+
+    Args:
+        inputs: width in.
+        units: width out.
+    """
+
+    def __init__(self, inputs: int, units: int) -> None:
+        super().__init__()
+        self.linear, self.norm = Linear(inputs, units), RMSNorm(units)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [.., inputs] to [.., units]."""
+        return F.silu(self.norm(self.linear(x)))
+
+
 class MLP(nn.Sequential):
-    """Layers of linear, RMSNorm, SiLU.
+    """Hidden layers one after the other.
 
     Args:
         inputs: width in.
@@ -74,7 +91,4 @@ class MLP(nn.Sequential):
     """
 
     def __init__(self, inputs: int, units: int, layers: int) -> None:
-        blocks: list[nn.Module] = []
-        for i in range(layers):
-            blocks += [Linear(inputs if i == 0 else units, units), RMSNorm(units), nn.SiLU()]
-        super().__init__(*blocks)
+        super().__init__(*(Hidden(inputs if i == 0 else units, units) for i in range(layers)))

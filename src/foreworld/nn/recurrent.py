@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foreworld.nn.mlp import Linear, RMSNorm, init_
+from foreworld.nn.mlp import Hidden, RMSNorm, init_
+from foreworld.nn.scan import Core
 
 
 class BlockLinear(nn.Module):
@@ -52,9 +53,9 @@ class BlockGRU(nn.Module):
     def __init__(self, deter: int, stoch: int, action: int, units: int, blocks: int) -> None:
         super().__init__()
         self.deter, self.units, self.blocks = deter, units, blocks
-        self.from_deter = nn.Sequential(Linear(deter, units), RMSNorm(units), nn.SiLU())
-        self.from_stoch = nn.Sequential(Linear(stoch, units), RMSNorm(units), nn.SiLU())
-        self.from_action = nn.Sequential(Linear(action, units), RMSNorm(units), nn.SiLU()) if action else None
+        self.from_deter = Hidden(deter, units)
+        self.from_stoch = Hidden(stoch, units)
+        self.from_action = Hidden(action, units) if action else None
         inputs = units * (3 if action else 2)
         self.hidden = BlockLinear(inputs * blocks + deter, deter, blocks)
         self.norm = RMSNorm(deter)
@@ -65,6 +66,38 @@ class BlockGRU(nn.Module):
         if self.from_action is None or action is None:
             return None
         return self.from_action(action / action.detach().abs().clamp(min=1))
+
+    def core(self) -> Core:
+        """Lay the weights out for `scan`."""
+        size, units = self.deter // self.blocks, self.units
+        deter, stoch = self.from_deter, self.from_stoch
+        shared = self._shared()
+        # the update gate starts mostly closed: forward subtracts one from it
+        offset = self.gates.bias.new_zeros(3, size)
+        offset[2] = -1
+        return Core(
+            deter_in=deter.linear.weight.t(),
+            deter_bias=deter.linear.bias,
+            stoch_in=stoch.linear.weight.t(),
+            stoch_bias=stoch.linear.bias,
+            scales=torch.stack([deter.norm.scale, stoch.norm.scale]).unsqueeze(1),
+            deter_out=shared[:units],
+            stoch_out=shared[units : 2 * units],
+            near=self.hidden.weight[:, :size],
+            scale=self.norm.scale,
+            gates=self.gates.weight,
+            gates_bias=self.gates.bias.view(self.blocks, 1, -1) + offset.flatten(),
+        )
+
+    def drive(self, action: Tensor | None) -> Tensor:
+        """Return what embedded actions [.., units] and the bias add to the hidden layer: [.., D], or [D]."""
+        if action is None:
+            return self.hidden.bias
+        return action @ self._shared()[2 * self.units :] + self.hidden.bias
+
+    def _shared(self) -> Tensor:
+        """Return the weights [inputs, D] from the input layers, which every block sees, to all blocks."""
+        return self.hidden.weight[:, self.deter // self.blocks :].transpose(0, 1).flatten(1)
 
     def forward(self, deter: Tensor, stoch: Tensor, action: Tensor | None) -> Tensor:
         """Advance one step.

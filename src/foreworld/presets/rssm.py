@@ -22,7 +22,7 @@ TINY = RSSMConfig(
     rep_weight=0.05,
     convolutions="strided",
     pixel_loss="normalised",
-    control_weight=10.0,
+    control_weight=20.0,
 )
 
 CONFIGS = {
@@ -38,7 +38,17 @@ CONFIGS = {
 """The parameter counts behind the names are nominal, as in the official presets."""
 
 FITS = {
-    size: FitConfig(lr=1.5e-3, warmup=100, batch=8, length=16, long_share=0.65, decay=0.4, steps=2000, calibration=128)
+    size: FitConfig(
+        lr=1.5e-3,
+        warmup=100,
+        batch=8,
+        length=16,
+        long_share=0.65,
+        dream_share=0.25,
+        decay=0.4,
+        steps=2000,
+        calibration=128,
+    )
     if size == "tiny"
     else FitConfig(lr=4e-5, warmup=1000, length=64, steps=20_000)
     for size in CONFIGS

@@ -38,7 +38,7 @@ class DemoConfig:
         num_envs: games played side by side.
         repeat: mean number of steps that the random player holds an action.
         steps: updates of the world model.
-        minutes: training stops after this time on a slower machine; 0 for never.
+        minutes: training is over after this time on a slower machine; 0 for no limit.
         heldout: share of every game, its end, that is kept for the evaluation.
         context: frames that the model sees before it dreams.
         horizon: steps that it dreams.
@@ -52,7 +52,7 @@ class DemoConfig:
     max_steps: int | None = 1850
     num_envs: int = 8
     repeat: float = 8.0
-    steps: int = 3200
+    steps: int = 4000
     minutes: float = 12.2
     heldout: float = 0.25
     context: int = 30

@@ -24,6 +24,7 @@ from foreworld.testing.samples import random_actions as random_actions
 from foreworld.testing.samples import random_segment as random_segment
 from foreworld.testing.samples import specs as specs
 from foreworld.testing.shapes import check_shapes as check_shapes
+from foreworld.testing.training import check_dreaming as check_dreaming
 from foreworld.testing.training import check_gradients as check_gradients
 from foreworld.testing.training import check_mask as check_mask
 from foreworld.testing.training import check_save_load as check_save_load

@@ -21,7 +21,7 @@ from foreworld.testing.filtering import (
 )
 from foreworld.testing.samples import specs as all_specs
 from foreworld.testing.shapes import check_shapes
-from foreworld.testing.training import check_gradients, check_mask, check_save_load, check_seeds
+from foreworld.testing.training import check_dreaming, check_gradients, check_mask, check_save_load, check_seeds
 
 Check = Callable[[], None]
 """One check of one model, ready to be called."""
@@ -38,6 +38,7 @@ CHECKS: tuple[Callable[[Factory, Spec], None], ...] = (
     check_save_load,
     check_seeds,
     check_mask,
+    check_dreaming,
     check_compile,
 )
 """What is checked on every spec; `check_alignment` trains a model on an environment of its own."""

@@ -86,6 +86,40 @@ def check_seeds(make: Factory, spec: Spec) -> None:
         expect(not same(draw(4), once), "samples do not depend on the seed of torch's global generator")
 
 
+def check_dreaming(make: Factory, spec: Spec) -> None:
+    """`dream_losses` looks at the watched rows alone, and goes on as `step` does until the episode ends."""
+    model, segment, other = build(make, spec), sample(spec), sample(spec, seed=2)
+    if "dream_losses" not in model.provides:
+        raise Inapplicable("the model has no multi-step training")
+    watch = LENGTH // 2
+    dark = torch.arange(LENGTH).expand(BATCH, LENGTH) >= watch
+    segment = replace(segment, is_first=segment.is_first & ~dark)
+    changed = replace(
+        segment, obs=tree.where(dark, other.obs, segment.obs), reward=torch.where(dark, 9.0, segment.reward)
+    )
+    with deterministic():
+        wanted, all_watched = model.losses(segment), model.dream_losses(segment, LENGTH)
+        expect_same(all_watched.terms, wanted.terms, "`dream_losses` that watches every row differs from `losses`")
+        found = model.dream_losses(segment, watch)
+        expect(set(found.terms) == set(wanted.terms), "`dream_losses` and `losses` differ in their terms")
+        dreamed = model.dream_losses(changed, watch).states
+        expect_same(dreamed, found.states, "`dream_losses` looks at rows that it should not see")
+        state = tree.index(model.observe(model.initial(BATCH), segment.rows(0, watch)), (slice(None), -1))
+        for t in range(watch, LENGTH):
+            state = model.step(state, None if segment.prev_action is None else segment.prev_action[:, t])
+            expect_same(
+                tree.index(found.states, (slice(None), t)), state, f"`dream_losses` differs from `step` at row {t}"
+            )
+        first = segment.is_first.clone()
+        first[:, -1] = True
+        restarted = model.dream_losses(replace(segment, is_first=first), watch)
+    for name, term in restarted.terms.items():
+        if term.dim() == 2:
+            expect(
+                not bool(term[:, -1].any()), f"{name}: `dream_losses` counts a row after the start of another episode"
+            )
+
+
 def _total_and_gradient(model: Any, segment: Segment) -> dict[str, Any]:
     model.zero_grad(set_to_none=True)
     with deterministic():

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from foreworld.core import Calibrates, Segment, TrainableModel, to_json, tree
+from foreworld.core import Calibrates, LearnsDreaming, Segment, TrainableModel, require, to_json, tree
 from foreworld.core.errors import ConfigError, NonFinite
 from foreworld.core.types import mean_of
 from foreworld.data import Dataset
@@ -33,6 +33,10 @@ class FitConfig:
         long_share: share of the updates, at the end, that see longer windows in smaller batches: short
             windows learn to see sooner, long ones teach a recurrent state to last.
         long_factor: how many times longer, and smaller, those are.
+        dream_share: share of the updates, at the end, in which the model looks at the first rows of a window
+            only and is judged by how it dreams the others (multi-step training); a model that drifts learns
+            to last. 0 never.
+        watch: rows that it looks at then.
         across: whether windows may run on into the next episode, marked by `is_first`.
         optimizer: `laprop` with adaptive gradient clipping as in DreamerV3, or `adamw`.
         lr: learning rate after warm-up.
@@ -41,7 +45,7 @@ class FitConfig:
         agc: `laprop`: largest gradient norm as a share of the parameter norm.
         weight_decay: decoupled, times the learning rate.
         calibration: batches that closed-form statistics are taken from, before the first update.
-        minutes: stop early after this much training time; 0 for no limit.
+        minutes: training is over after this much time, all schedules shortened to fit; 0 for no limit.
         log_every: updates between two lines of metrics.
         save_every: updates between two checkpoints.
         seed: of the batches and of torch.
@@ -52,6 +56,8 @@ class FitConfig:
     length: int = 64
     long_share: float = 0.0
     long_factor: int = 4
+    dream_share: float = 0.0
+    watch: int = 16
     across: bool = True
     optimizer: Literal["laprop", "adamw"] = "laprop"
     lr: float = 4e-5
@@ -67,11 +73,12 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
-        for name in ("batch", "length", "long_factor", "calibration", "log_every", "save_every"):
+        for name in ("batch", "length", "watch", "long_factor", "calibration", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"fit.{name} must be at least 1, found {getattr(self, name)}")
-        if not 0 <= self.long_share <= 1:
-            raise ConfigError(f"fit.long_share must lie in [0, 1], found {self.long_share}")
+        for name in ("long_share", "dream_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"fit.{name} must lie in [0, 1], found {getattr(self, name)}")
         if self.steps < 0 or self.minutes < 0 or self.lr <= 0 or not 0 <= self.decay <= 1:
             raise ConfigError("fit: steps and minutes must not be negative, lr must be positive, decay in [0, 1]")
 
@@ -121,6 +128,7 @@ def fit(
 
     Raises:
         ConfigError: a setting that cannot be run.
+        MissingCapability: `dream_share` for a family without multi-step training.
         SpecError: the data's observations or actions are not the model's.
         NonFinite: a loss became NaN or infinite; names the term. The last checkpoint is intact.
         OutputExists: `out` exists and `resume` is false.
@@ -131,6 +139,8 @@ def fit(
         >>> fw.fit(fw.RSSM(data.spec), data, steps=1000, out="runs/first")  # doctest: +SKIP
     """
     config = replace(config or FitConfig(), **fields)
+    if config.dream_share:
+        require(model, "dream_losses", "fit.dream_share")
     data = data.with_spec(model.spec)
     folder = None if out is None else Path(out)
     optimizer = make_optimizer(model, config)
@@ -186,13 +196,13 @@ def _train(
     device, history, waited = _device(model), [], 0.0
     started, step = time.monotonic() - progress.seconds, progress.step
     model.train()
-    while step < config.steps and not _out_of_time(config, time.monotonic() - started):
+    while (done := share_done(config, step, time.monotonic() - started)) < 1:
         asked = time.monotonic()
-        batch, length = window_size(config, step)
+        batch, length = window_size(config, done)
         segment = tree.to(data.sample(batch, length, seed=config.seed, step=step, across=config.across), device)
         waited += time.monotonic() - asked
-        set_rate(optimizer, config, step)
-        found = update(model, optimizer, segment)
+        set_rate(optimizer, config, done)
+        found = update(model, optimizer, segment, config.watch if dreams(config, done) else None)
         step += 1
         seconds = time.monotonic() - started
         line: dict[str, float] = {}
@@ -210,13 +220,16 @@ def _train(
     return FitResult(step, seconds, history)
 
 
-def update(model: TrainableModel[Any], optimizer: Optimizer, segment: Segment) -> dict[str, float]:
+def update(
+    model: TrainableModel[Any], optimizer: Optimizer, segment: Segment, watch: int | None = None
+) -> dict[str, float]:
     """Do one update and return its metrics.
 
     Args:
         model: in training mode.
         optimizer: over its parameters.
         segment: a batch.
+        watch: rows to look at before dreaming the others; None looks at all.
 
     Returns:
         `loss/<term>` averages and the family's own metrics.
@@ -224,7 +237,7 @@ def update(model: TrainableModel[Any], optimizer: Optimizer, segment: Segment) -
     Raises:
         NonFinite: a loss term is NaN or infinite; the model is left as it was.
     """
-    losses = model.losses(segment)
+    losses = model.losses(segment) if watch is None else cast(LearnsDreaming, model).dream_losses(segment, watch)
     total = losses.total(model.loss_weights, segment.mask)
     values = {f"loss/{name}": float(mean_of(term.detach(), segment.mask)) for name, term in losses.terms.items()}
     if not torch.isfinite(total):
@@ -238,22 +251,32 @@ def update(model: TrainableModel[Any], optimizer: Optimizer, segment: Segment) -
     return values | {name: float(value) for name, value in losses.metrics.items()}
 
 
-def window_size(config: FitConfig, step: int) -> tuple[int, int]:
+def share_done(config: FitConfig, step: int, seconds: float) -> float:
+    """Return how much of the training is over, from 0 to 1: by updates, or by time where that is shorter.
+
+    All schedules follow it, so that a machine too slow for the updates still goes through every stage.
+    """
+    by_time = seconds / (60 * config.minutes) if config.minutes else 0.0
+    return max(step / config.steps if config.steps else 1.0, by_time)
+
+
+def window_size(config: FitConfig, done: float) -> tuple[int, int]:
     """Return batch and length of an update: as configured, and longer but fewer windows near the end."""
-    if step < (1 - config.long_share) * config.steps:
+    if done < 1 - config.long_share:
         return config.batch, config.length
     return max(1, config.batch // config.long_factor), config.length * config.long_factor
 
 
-def set_rate(optimizer: Optimizer, config: FitConfig, step: int) -> None:
-    """Lower the learning rate linearly to a twentieth over the last share of the updates."""
-    left = (config.steps - step) / max(1.0, config.decay * config.steps)
+def dreams(config: FitConfig, done: float) -> bool:
+    """Return whether an update trains on dreams."""
+    return config.dream_share > 0 and done >= 1 - config.dream_share
+
+
+def set_rate(optimizer: Optimizer, config: FitConfig, done: float) -> None:
+    """Lower the learning rate linearly to a twentieth over the last share of the training."""
+    left = 1.0 if config.decay == 0 else (1 - done) / config.decay
     for group in optimizer.param_groups:
         group["lr"] = config.lr * max(0.05, min(1.0, left))
-
-
-def _out_of_time(config: FitConfig, seconds: float) -> bool:
-    return config.minutes > 0 and seconds > 60 * config.minutes
 
 
 def _finite(value: float) -> bool:
