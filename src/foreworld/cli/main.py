@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from signal import SIGINT
 
 from foreworld import __version__
 
@@ -28,7 +29,8 @@ EXAMPLES = """examples:
 """
 
 BAD_INPUT = 2
-INTERRUPTED = 130
+SIGNALLED = 128
+"""A shell's exit code for a program that a signal ended is this plus the signal's number."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: arguments after the program's name; by default those of the process.
 
     Returns:
-        0 when all went well, 2 for bad input, 130 when interrupted.
+        0 when all went well, 2 for bad input, 130 for Ctrl-C, 143 for SIGTERM.
     """
     try:
         return _main(sys.argv[1:] if argv is None else argv)
@@ -57,6 +59,7 @@ def _main(args: list[str]) -> int:
         return 0
     # loaded here, as core needs torch and help must not wait for it
     from foreworld.core.errors import ForeworldError
+    from foreworld.core.interrupt import Interrupted
     from foreworld.core.registry import unknown
 
     verb, rest = args[0], args[1:]
@@ -70,9 +73,12 @@ def _main(args: list[str]) -> int:
         raise
     except OSError as error:
         return _fail(verb, f"{error.filename or 'a file'}: {error.strerror or error}; nothing finished was lost")
+    except Interrupted as stop:
+        print(f"\nforeworld {verb}: {stop}", file=sys.stderr)
+        return SIGNALLED + stop.signal
     except KeyboardInterrupt:
         print(f"\nforeworld {verb}: interrupted; what was finished is kept", file=sys.stderr)
-        return INTERRUPTED
+        return SIGNALLED + SIGINT
     return 0
 
 

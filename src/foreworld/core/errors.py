@@ -31,6 +31,10 @@ class OutputExists(ForeworldError):
     """The output is already there; nothing is overwritten unless asked."""
 
 
+class InUse(ForeworldError):
+    """Another writer holds the folder; two would spoil each other's work."""
+
+
 class UnknownName(ForeworldError):
     """A name is not in the registry; the message lists near matches."""
 

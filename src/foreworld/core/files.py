@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import math
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from foreworld.core.errors import DataError, ForeworldError, OutputExists
+from foreworld.core.errors import DataError, ForeworldError, InUse, OutputExists
 
 MANIFEST = "manifest.json"
 TEMPORARY = ".partial-"
@@ -167,6 +168,25 @@ def refuse_existing(path: Path, overwrite: bool = False) -> None:
     """
     if path.exists() and not overwrite:
         raise OutputExists(f"{path} already exists; choose another --out or add --overwrite")
+
+
+@contextmanager
+def lock_folder(path: Path) -> Iterator[None]:
+    """Hold a folder for writing; the kernel releases it when the process ends, however it ends.
+
+    Raises:
+        InUse: another writer holds it, in this process or another.
+    """
+    with (path / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise InUse(f"{path} is in use by process {file.read().strip()}; wait for it or choose another") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def sha256(path: Path) -> str:

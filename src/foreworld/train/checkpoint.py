@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,14 @@ class Progress:
     Attributes:
         step: updates done.
         seconds: time spent training.
+        rollbacks: returns to an earlier checkpoint.
+        skips: updates skipped, by what was not finite.
     """
 
     step: int
     seconds: float
+    rollbacks: int = 0
+    skips: dict[str, int] = field(default_factory=dict)
 
 
 def save_checkpoint(folder: Path, model: TrainableModel[Any], optimizer: Optimizer, progress: Progress) -> Path:
@@ -56,7 +60,7 @@ def save_checkpoint(folder: Path, model: TrainableModel[Any], optimizer: Optimiz
         save_file(weights, partial / "model.safetensors")
         groups, slots = _optimizer_state(optimizer)
         save_file({**slots, "rng": torch.get_rng_state()}, partial / "training.safetensors")
-        write_json(partial / "state.json", {"step": progress.step, "seconds": progress.seconds, "optimizer": groups})
+        write_json(partial / "state.json", {**asdict(progress), "optimizer": groups})
     for old in list_checkpoints(folder)[:-KEEP]:
         shutil.rmtree(old)
     return target
@@ -100,7 +104,7 @@ def load_training(checkpoint: Path, optimizer: Optimizer) -> Progress:
         raise CheckpointError(
             f"{checkpoint}: optimiser state does not fit ({fault}); resume with its own config"
         ) from fault
-    return Progress(meta["step"], meta["seconds"])
+    return Progress(meta["step"], meta["seconds"], meta.get("rollbacks", 0), meta.get("skips", {}))
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

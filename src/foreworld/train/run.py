@@ -61,7 +61,7 @@ class Run:
         return data.seen(self.trained_on).with_spec(self.model.spec)
 
 
-def start_run(folder: Path, model: TrainableModel[Any], fit: dict[str, Any], data: Dataset) -> None:
+def start_run(folder: Path, model: TrainableModel[Any], fit: dict[str, Any], data: Dataset, sinks: list[str]) -> None:
     """Create a run folder with `config.json` and `env.json`.
 
     Raises:
@@ -76,10 +76,44 @@ def start_run(folder: Path, model: TrainableModel[Any], fit: dict[str, Any], dat
         "model": to_json(model.config),
         "fit": fit,
         "data": {"path": str(data.path.resolve()), "trained_on": to_json(data.stretches)},
+        "sinks": sinks,
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / CONFIG, config)
     write_json(folder / "env.json", environment(fit.get("seed", 0)))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a run's `config.json`.
+
+    Raises:
+        CheckpointError: not a run folder, damaged, or written by a newer foreworld.
+    """
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(f"{folder}: not a run folder (no {CONFIG}); name the folder given to `train --out`")
+    config = read_json(folder / CONFIG, CheckpointError)
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else type(config).__name__
+        raise CheckpointError(f"{folder / CONFIG}: format {found}, this foreworld reads {FORMAT}; update foreworld")
+    if missing := [name for name in ("family", "spec", "model", "fit", "data") if name not in config]:
+        raise CheckpointError(f"{folder / CONFIG}: has no field {missing[0]!r}; restore it from a copy")
+    return config
+
+
+def record_change(folder: Path, step: int, before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Write changed training settings into a run's `config.json`, and what they were into its `history`.
+
+    Args:
+        folder: the run folder.
+        step: the update from which the new settings hold.
+        before: the training settings so far, as JSON values.
+        after: the new ones.
+    """
+    changed = {name: [before[name], after[name]] for name in after if before[name] != after[name]}
+    if changed:
+        config = read_config(folder)
+        history = [*config.get("history", []), {"step": step, "fit": changed}]
+        write_json(folder / CONFIG, config | {"fit": after, "history": history})
 
 
 def load_run(path: str | Path, device: str = "cpu") -> Run:
@@ -97,12 +131,7 @@ def load_run(path: str | Path, device: str = "cpu") -> Run:
         UnknownName: its family is not installed.
     """
     folder = Path(path)
-    if not (folder / CONFIG).is_file():
-        raise CheckpointError(f"{folder}: not a run folder (no {CONFIG}); name the folder given to `train --out`")
-    config = read_json(folder / CONFIG, CheckpointError)
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        found = config.get("format") if isinstance(config, dict) else type(config).__name__
-        raise CheckpointError(f"{folder / CONFIG}: format {found}, this foreworld reads {FORMAT}; update foreworld")
+    config = read_config(folder)
     try:
         family = find("models", config["family"])
         spec = from_json(Spec, config["spec"], f"{folder / CONFIG}: spec")
