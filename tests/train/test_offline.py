@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -19,7 +18,7 @@ from foreworld.core.errors import (
     SpecError,
     UnknownName,
 )
-from foreworld.data import Dataset, Episode, Writer, load
+from foreworld.data import Dataset
 from foreworld.models.linear import Linear
 from foreworld.models.rssm import RSSM
 from foreworld.train import FitConfig, fit, load_run
@@ -33,20 +32,6 @@ SPEC = Spec(
     action=Space(kind="discrete", shape=(), dtype="int64", classes=(2,), start=(0,)),
 )
 SMALL: dict[str, Any] = {"deter": 32, "units": 16, "latents": 4, "classes": 4, "depth": 2, "layers": 1}
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Dataset:
-    """Episodes of a point that moves left or right."""
-    rng = np.random.default_rng(0)
-    with Writer(tmp_path / "data", SPEC) as writer:
-        for _ in range(6):
-            action = rng.integers(2, size=20)
-            position = np.cumsum(np.where(np.arange(20) == 0, 0, 2 * action - 1)) * 0.1
-            obs = np.stack([position, np.full(20, 0.5)], 1).astype(np.float32)
-            action[0] = 0
-            writer.add(Episode(obs={"obs": obs}, prev_action=action, reward=position.astype(np.float32)))
-    return load(tmp_path / "data")
 
 
 def small(seed: int = 0) -> RSSM:

@@ -20,7 +20,7 @@ from foreworld.core.interrupt import graceful
 from foreworld.data import Dataset
 from foreworld.train.checkpoint import Progress
 from foreworld.train.guard import Checkpoints, Guard, check_weights
-from foreworld.train.log import MetricsFile
+from foreworld.train.log import MetricsFile, complain
 from foreworld.train.optim import AdamW, LaProp
 from foreworld.train.run import CHECKPOINTS, CONFIG, read_config, record_change, start_run
 from foreworld.train.sinks import Sink, Sinks
@@ -270,8 +270,11 @@ def _train(
                 guard.go_back(step)
                 checkpoints.restore()
             elif step % config.save_every == 0 and guard.sound:
-                checkpoints.save(reached())
-                guard.kept()
+                try:
+                    checkpoints.save(reached())
+                    guard.kept()
+                except OSError as fault:
+                    complain(f"no checkpoint at update {step} ({fault}); training goes on, the next try comes later")
         guard.finish(step)
         checkpoints.save(reached())
     return FitResult(step, time.monotonic() - started, history, interruption.signal)

@@ -91,7 +91,7 @@ class LaProp(Optimizer):
                     mean=torch.zeros_like(param),
                 )
         keep, one = sound.float(), torch.ones((), device=sound.device)
-        torch._foreach_add_([slot["count"] for slot in states], keep)
+        torch._foreach_add_([slot["count"] for slot in states], [keep] * len(states))
         count = states[0]["count"].clamp(min=1)
         lr = keep * group["lr"] * (count / max(1, group["warmup"])).clamp(max=1.0)
         beta1, beta2 = group["betas"]
