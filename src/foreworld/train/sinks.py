@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 import secrets
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -88,7 +90,9 @@ class Sinks:
     def _each(self, act: Callable[[Sink], None]) -> None:
         for name, sink in list(self._live.items()):
             try:
-                act(sink)
+                # stdout is for results; some trackers greet people there
+                with redirect_stdout(sys.stderr):
+                    act(sink)
             except Exception as fault:
                 del self._live[name]
                 complain(f"sink {name} failed and is dropped ({type(fault).__name__}: {fault}); training goes on")
