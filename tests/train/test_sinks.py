@@ -118,9 +118,11 @@ def test_a_resumed_run_goes_where_the_run_went_and_is_known_again(
 
     def init(**options: Any) -> Any:
         opened.append(options)
-        return SimpleNamespace(log=lambda line, step: logged.append((step, line)), finish=lambda: None)
+        return SimpleNamespace(log=lambda line, step: logged.append((step, line)))
 
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, Video=lambda path, format: (path, format)))
+    monkeypatch.setitem(
+        sys.modules, "wandb", SimpleNamespace(init=init, finish=lambda: None, Video=lambda path, format: (path, format))
+    )
     run = tmp_path / "run"
     fit(toy(), data, out=run, sinks=["wandb"], **SETTINGS)
     assert json.loads((run / "config.json").read_text())["sinks"] == ["wandb"]

@@ -139,7 +139,7 @@ class Tracker:
     """A run of Weights & Biases, or of what speaks its language.
 
     Args:
-        module: has `init` and `Video`.
+        module: has `init`, `finish` and `Video`.
         folder: the run folder, or None.
         options: what to give to `init` for a run of that identity.
     """
@@ -165,7 +165,7 @@ class Tracker:
     def close(self) -> None:
         """End the run."""
         if "_run" in self.__dict__:
-            self._run.finish()
+            self._module.finish()
 
 
 def wandb(folder: Path | None, config: dict[str, Any]) -> Tracker:
