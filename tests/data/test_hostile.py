@@ -47,12 +47,12 @@ def header(descr: str = "'<f4'", order: str = "False", shape: str = "(6, 4)") ->
 HOSTILE = {
     "huge shape": (raw_npy(header(shape="(99999999999999, 4)")), "shape"),
     "overflowing shape": (raw_npy(header(shape="(6, 4611686018427387904)")), "shape"),
-    "negative shape": (raw_npy(header(shape="(-6, 4)"), bytes(96)), "shape"),
+    "negative shape": (raw_npy(header(shape="(-6, 4)"), bytes(96)), "not readable"),
     "short body": (raw_npy(header(), bytes(95)), "95|bytes"),
     "long body": (raw_npy(header(), bytes(97)), "bytes"),
-    "objects": (raw_npy(header(descr="'|O'"), bytes(96)), "object"),
-    "records": (raw_npy(header(descr="[('a', '<f4')]"), bytes(96)), "holds"),
-    "other type": (raw_npy(header(descr="'<i4'"), bytes(96)), "int32"),
+    "objects": (raw_npy(header(descr="'|O'"), bytes(96)), "of numbers"),
+    "records": (raw_npy(header(descr="[('a', '<f4')]"), bytes(96)), "of numbers"),
+    "other type": (raw_npy(header(descr="'<i4'"), bytes(96)), "holds <i4"),
     "other byte order": (raw_npy(header(descr="'>f4'"), bytes(96)), "holds"),
     "fortran order": (raw_npy(header(order="True"), bytes(96)), "Fortran"),
     "code": (raw_npy("__import__('os').system('true')", bytes(96)), "not readable"),
@@ -139,7 +139,9 @@ def add_file(store: Path) -> None:
 def edit(field: str, value: object) -> Callable[[Path], None]:
     def apply(store: Path) -> None:
         path = store / "schema.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+        values = json.loads(path.read_text()) | {field: value}
+        del values["sha256"]
+        path.write_text(json.dumps(values))
 
     return apply
 

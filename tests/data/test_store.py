@@ -189,7 +189,7 @@ def test_a_failed_write_leaves_the_earlier_shards(tmp_path: Path, monkeypatch: p
         def full_disk(*_: object) -> None:
             raise OSError("disk full")
 
-        monkeypatch.setattr("foreworld.core.files._sync", full_disk)
+        monkeypatch.setattr("foreworld.core.files.sync", full_disk)
         writer.add(full_episode(4, 2))
     monkeypatch.undo()
     assert [p.name for p in (tmp_path / "d" / "shards").iterdir()] == ["000000"]

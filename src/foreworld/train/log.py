@@ -11,7 +11,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from foreworld.core.files import finite
+from foreworld.core.files import append_text, finite, write_atomic
 
 METRICS = "metrics.jsonl"
 
@@ -28,13 +28,12 @@ class MetricsFile:
         self.path = None if folder is None else folder / METRICS
         if self.path is not None and self.path.exists():
             kept = [line for line in read_metrics(self.path) if line["step"] <= step]
-            self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            write_atomic(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def write(self, line: dict[str, float]) -> None:
         """Append one line."""
         if self.path is not None:
-            with self.path.open("a") as file:
-                file.write(json.dumps(finite(line)) + "\n")
+            append_text(self.path, json.dumps(finite(line)) + "\n")
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
