@@ -106,9 +106,17 @@ def test_verification_is_remembered_until_a_file_changes(store: Path, monkeypatc
     os.utime(file, ns=(1, 1))
     fw.load(store)
     assert checked[3:] == ["000001"]
+    content, stat = bytearray(file.read_bytes()), file.stat()
+    content[-1] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(DataError, match=r"000001/reward\.npy.*damaged"):  # same size and mtime: the ctime tells
+        fw.load(store)
+    content[-1] ^= 1
+    file.write_bytes(content)
     (store / "verified.json").write_text("not json")
     fw.load(store)
-    assert len(checked) == 7
+    assert len(checked) == 8
 
 
 def test_a_read_only_store_opens(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,6 +130,10 @@ def test_a_read_only_store_opens(store: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def drop_shard(store: Path) -> None:
     shutil.rmtree(store / "shards" / "000001")
+
+
+def drop_first_shard(store: Path) -> None:
+    shutil.rmtree(store / "shards" / "000000")
 
 
 def drop_column(store: Path) -> None:
@@ -162,6 +174,7 @@ SMALL = {"kind": "vector", "shape": [4], "dtype": "float32", "low": [0.0], "high
     ("damage", "message"),
     [
         (drop_shard, "shard 000001 is missing"),
+        (drop_first_shard, "shard 000000 is missing"),
         (drop_column, "reward.npy.*missing"),
         (drop_manifest, "not a complete shard"),
         (add_file, "extra.npy.*not listed"),

@@ -89,10 +89,17 @@ def append_text(path: Path, text: str) -> None:
     """Append text to a file; what a crash leaves of it has no end of line.
 
     Raises:
-        WriteFailed: the disk refused.
+        WriteFailed: the disk refused; nothing was appended.
     """
-    with writing(path), create(path, append=True) as file:
-        file.write(text.encode())
+    with writing(path):
+        before = path.stat().st_size if path.exists() else 0
+        try:
+            with create(path, append=True) as file:
+                file.write(text.encode())
+        except OSError:
+            with suppress(OSError):  # what comes next must not be glued to a part of this
+                os.truncate(path, before)
+            raise
 
 
 def make_folder(path: Path) -> None:

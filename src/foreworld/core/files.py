@@ -45,13 +45,14 @@ MOST_CONTAINERS = 400_000
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
-def write_json(path: Path, value: Any, *, sealed: bool = False) -> None:
+def write_json(path: Path, value: Any, *, sealed: bool = False, durable: bool = True) -> None:
     """Write JSON atomically; NaN and infinities become null, as JSON has no name for them.
 
     Args:
         path: the file.
         value: what to write; an object when it is sealed.
         sealed: add a field `sha256` over all others, so that `read_sealed` finds any change.
+        durable: False inside a folder that is sealed afterwards, which brings all of it to the disk at once.
 
     Raises:
         DataError: too large to be read again.
@@ -61,7 +62,10 @@ def write_json(path: Path, value: Any, *, sealed: bool = False) -> None:
     data = _sealed(plain) if sealed else _encoded(plain)
     if len(data) > LARGEST_JSON or data.count(b"{") + data.count(b"[") > MOST_CONTAINERS:
         raise DataError(f"{path}: {len(data) >> 20} MiB of JSON could not be read again; use fewer episodes")
-    write_atomic(path, data)
+    if durable:
+        return write_atomic(path, data)
+    with create(path) as file:
+        file.write(data)
 
 
 def read_json(path: Path, error: type[ForeworldError] = DataError) -> Any:

@@ -31,6 +31,8 @@ _NAMES = {
     torch.bool: "BOOL",
 }
 
+FLOATS = {name for dtype, name in _NAMES.items() if dtype.is_floating_point}
+
 Form = tuple[str, tuple[int, ...]]
 """Type, as safetensors names it, and shape."""
 

@@ -140,7 +140,7 @@ def _check_space(name: str, space: Space) -> None:
         raise DataError(f"column {name!r}: shape {space.shape} has no elements")
     size = math.prod(space.shape)
     if space.kind == "image":
-        consistent = space.dtype == "uint8" and len(space.shape) == 3
+        consistent = space.dtype == "uint8" and len(space.shape) == 3 and not space.low
     elif space.kind == "discrete":
         counts = len(space.classes) == len(space.start) == size
         consistent = counts and all(n >= 1 for n in space.classes) and sum(space.classes) <= MOST_CLASSES
@@ -150,7 +150,7 @@ def _check_space(name: str, space: Space) -> None:
     else:
         consistent = len(space.low) == len(space.high) and len(space.low) in (0, size)
         consistent &= all(low <= high for low, high in zip(space.low, space.high, strict=consistent))
-    if not consistent:
+    if not consistent or (space.kind != "discrete" and (space.classes or space.start)):
         raise DataError(f"column {name!r}: its {space.kind} space contradicts itself or is too large")
 
 

@@ -73,7 +73,7 @@ def write_shard(path: Path, columns: Mapping[str, Column], episodes: Sequence[Ma
                 npy.write_array_header_1_0(out, {"descr": descr, "fortran_order": False, "shape": shape})
                 for episode in episodes:
                     out.write(episode[name].data)
-        write_json(folder / EPISODES_FILE, {"lengths": lengths})
+        write_json(folder / EPISODES_FILE, {"lengths": lengths}, durable=False)
 
 
 def open_shard(path: Path, schema: Schema) -> Shard:

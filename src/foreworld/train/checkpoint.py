@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from foreworld.core import TrainableModel
+from foreworld.core import TrainableModel, from_json
 from foreworld.core.disk import remove_folder
-from foreworld.core.errors import CheckpointError, NonFinite
+from foreworld.core.errors import CheckpointError, ConfigError, NonFinite
 from foreworld.core.files import make_folder, read_json, sealed_folder, sweep_partial, verify_folder, write_json
-from foreworld.core.tensorfile import Form, form_of, read_tensors, write_tensors
+from foreworld.core.tensorfile import FLOATS, Form, form_of, read_tensors, write_tensors
 
 WEIGHTS = "model.safetensors"
 TRAINING = "training.safetensors"
@@ -67,7 +67,8 @@ def save_checkpoint(folder: Path, model: TrainableModel[Any], optimizer: Optimiz
         with sealed_folder(target) as partial:
             write_tensors(partial / WEIGHTS, tensors(model))
             write_tensors(partial / TRAINING, {**slots, "rng": torch.get_rng_state()})
-            write_json(partial / STATE, {"step": progress.step, "seconds": progress.seconds, "optimizer": groups})
+            meta = {**asdict(progress), "optimizer": groups}
+            write_json(partial / STATE, meta, durable=False)
     except NonFinite as fault:
         raise NonFinite(
             f"{fault}; step {progress.step} was not saved, the checkpoint before it is intact; lower --fit.lr"
@@ -128,14 +129,17 @@ def load_training(checkpoint: Path, optimizer: Optimizer) -> Progress:
     """
     verify_folder(checkpoint, CheckpointError, (STATE, TRAINING))
     own = optimizer.state_dict()["param_groups"]
-    meta = read_json(checkpoint / STATE, CheckpointError)
-    fields = {"step", "seconds", "optimizer"}
-    fits = isinstance(meta, dict) and set(meta) == fields and _same_form(meta["optimizer"], own)
-    if not fits or any(a["params"] != b["params"] for a, b in zip(meta["optimizer"], own, strict=True)):
-        raise CheckpointError(f"{checkpoint / STATE}: its optimiser is not the run's; resume with the run's own config")
-    step, seconds = meta["step"], meta["seconds"]
-    if type(step) is not int or step < 0 or type(seconds) not in (int, float) or seconds < 0:
-        raise CheckpointError(f"{checkpoint / STATE}: step {step!r:.20} after {seconds!r:.20} s is not valid; damaged")
+    where = checkpoint / STATE
+    meta = read_json(where, CheckpointError)
+    groups = meta.pop("optimizer", None) if isinstance(meta, dict) else None
+    if not _same_form(groups, own) or any(a["params"] != b["params"] for a, b in zip(groups, own, strict=True)):
+        raise CheckpointError(f"{where}: its optimiser is not the run's; resume with the run's own config")
+    try:
+        progress = from_json(Progress, meta, str(where))
+    except ConfigError as fault:
+        raise CheckpointError(f"{fault}; it is damaged, restore it from a copy") from fault
+    if progress.step < 0 or progress.seconds < 0:
+        raise CheckpointError(f"{where}: {progress} is not possible; it is damaged, restore it from a copy")
     params = [param for group in optimizer.param_groups for param in group["params"]]
     path = checkpoint / TRAINING
     slots = read_tensors(path, lambda forms: _check_slots(path, forms, params))
@@ -144,9 +148,11 @@ def load_training(checkpoint: Path, optimizer: Optimizer) -> Progress:
     for name, tensor in slots.items():
         index, _, slot = name.partition(".")
         state.setdefault(int(index), {})[slot] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": meta["optimizer"]})
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for index, slot in state.items():  # torch turns whole numbers into the parameter's type, which loses count
+        optimizer.state[params[index]].update({k: v for k, v in slot.items() if not v.is_floating_point()})
     torch.set_rng_state(rng)
-    return Progress(step, seconds)
+    return progress
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -165,6 +171,8 @@ def newest_checkpoint(folder: Path) -> Path:
     found = list_checkpoints(folder)
     if not found:
         raise CheckpointError(f"{folder}: no checkpoint; train first, or name a run folder that has one")
+    if found[-1].is_symlink():
+        raise CheckpointError(f"{found[-1]}: is a link; copy the run with `cp -rL` and use the copy")
     return found[-1]
 
 
@@ -191,9 +199,11 @@ def _check_slots(path: Path, found: dict[str, Form], params: list[Tensor]) -> No
     if found.pop("rng", None) != form_of(torch.get_rng_state()):
         raise CheckpointError(f"{path}: holds no state of torch's random numbers; restore it from a copy")
     slots: dict[int, set[str]] = {}
-    for name, (_, shape) in found.items():
+    for name, (dtype, shape) in found.items():
         match = _SLOT.fullmatch(name)
-        if match is None or int(match[1]) >= len(params) or shape not in ((), tuple(params[int(match[1])].shape)):
+        known = match is not None and int(match[1]) < len(params)
+        like = known and shape == tuple(params[int(match[1])].shape) and dtype in FLOATS
+        if match is None or not known or not (like or shape == ()):
             raise CheckpointError(
                 f"{path}: {name!r:.80} of shape {shape} does not fit the optimiser; use its own config"
             )

@@ -33,7 +33,7 @@ from foreworld.train.checkpoint import (
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.json"
-FIELDS = {"format", "family", "spec", "model", "fit", "data"}
+FIELDS = {"format", "family", "spec", "model", "fit", "data", "sinks", "history"}
 FORMAT = 1
 
 
@@ -93,6 +93,21 @@ def start_run(folder: Path, model: TrainableModel[Any], fit: dict[str, Any], dat
     write_json(folder / "env.json", environment(fit.get("seed", 0)))
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a run's `config.json`.
+
+    Raises:
+        CheckpointError: not a run folder, damaged, or written by a newer foreworld.
+    """
+    where = folder / CONFIG
+    if not where.is_file():
+        raise CheckpointError(f"{folder}: not a run folder (no {CONFIG}); name the folder given to `train --out`")
+    config = read_sealed(where, FIELDS, CheckpointError, FORMAT)
+    if missing := [name for name in ("family", "spec", "model", "fit", "data") if name not in config]:
+        raise CheckpointError(f"{where}: has no field {missing[0]!r}; restore it from a copy")
+    return config
+
+
 def load_run(path: str | Path, device: str = "cpu") -> Run:
     """Load a trained model from its run folder.
 
@@ -108,10 +123,7 @@ def load_run(path: str | Path, device: str = "cpu") -> Run:
         UnknownName: its family is not installed.
     """
     folder = Path(path)
-    if not (folder / CONFIG).is_file():
-        raise CheckpointError(f"{folder}: not a run folder (no {CONFIG}); name the folder given to `train --out`")
-    where = folder / CONFIG
-    config = read_sealed(where, FIELDS, CheckpointError, FORMAT)
+    where, config = folder / CONFIG, read_config(folder)
     checkpoint = newest_checkpoint(folder / CHECKPOINTS)
     try:
         family = find("models", config["family"])
