@@ -124,6 +124,7 @@ def test_bad_input_is_refused_with_a_reason(data: Dataset, tmp_path: Path) -> No
         fit(small(), data, steps=1, out=tmp_path / "run")
     config = tmp_path / "run" / "config.json"
     stored = json.loads(config.read_text())
+    del stored["sha256"]
     for change, error, match in (
         ({"family": "rsm"}, UnknownName, "did you mean 'rssm'"),
         ({"model": {**stored["model"], "deterr": 3}}, ConfigError, "deterr.*did you mean 'deter'"),

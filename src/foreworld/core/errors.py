@@ -31,6 +31,10 @@ class OutputExists(ForeworldError):
     """The output is already there; nothing is overwritten unless asked."""
 
 
+class WriteFailed(ForeworldError, OSError):
+    """The disk refused a write; the message names the path and the remedy, and what was there before is intact."""
+
+
 class InUse(ForeworldError):
     """Another writer holds the folder; two would spoil each other's work."""
 

@@ -13,7 +13,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from foreworld.core.files import finite, write_atomic
+from foreworld.core.files import append_text, finite, write_atomic
 
 METRICS = "metrics.jsonl"
 
@@ -40,8 +40,7 @@ class MetricsFile:
         if self.path is None:
             return
         try:
-            with self.path.open("a") as file:
-                file.write(json.dumps(finite(line)) + "\n")
+            append_text(self.path, json.dumps(finite(line)) + "\n")
         except OSError as fault:
             if not self._complained:
                 complain(f"{self.path}: metrics are not written ({fault}); training goes on")

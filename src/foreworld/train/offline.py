@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from foreworld.core import Calibrates, Segment, TrainableModel, from_json, require, to_json, tree
 from foreworld.core.errors import ConfigError
-from foreworld.core.files import lock_folder
+from foreworld.core.files import lock_folder, make_folder
 from foreworld.core.interrupt import graceful
 from foreworld.data import Dataset
 from foreworld.train.checkpoint import Progress
@@ -183,7 +183,7 @@ def fit(
     with ExitStack() as stack:
         outlets = stack.enter_context(Sinks(sinks or (), folder, to_json(config)))
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             stack.enter_context(lock_folder(folder))
         if before is not None and folder is not None:
             progress = checkpoints.restore()
