@@ -65,7 +65,7 @@ def campaigns(size: Size, seed: int) -> dict[str, Callable[[Path], Tally]]:
         return first + damage.damage(run, size.flips - half, size.truncations - size.truncations // 2, seed + 1)
 
     return {
-        "errors of the disk": lambda home: survival.refuse_disk(home, make),
+        "errors of the disk": lambda home: survival.refuse_disk(home, linear),
         "hostile files": lambda home: damage.deceive(home, make, size.hostile),
         "flips and truncations": spoil,
         "killed collections": lambda home: survival.kill(survival.collecting(home), third, seed),

@@ -33,7 +33,7 @@ def run(name: str, count: int, home: Path) -> Any:
     if name == "collecting":
         return survival.kill(survival.collecting(home), count, seed=1)
     if name == "errors":
-        return survival.refuse_disk(home, make, every=count)
+        return survival.refuse_disk(home, linear, every=count)
     if name == "hostile":
         return damage.deceive(home, make, count)
     return sum(

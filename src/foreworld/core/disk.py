@@ -25,9 +25,9 @@ REMEDIES = {
     errno.EIO: "check the disk, it failed",
     errno.EMFILE: "raise `ulimit -n`",
     errno.ENFILE: "close other programs",
-    errno.EACCES: "choose a folder that you may write to",
-    errno.EPERM: "choose a folder that you may write to",
-    errno.EROFS: "choose a folder that you may write to",
+    errno.EACCES: "use a folder that is yours",
+    errno.EPERM: "use a folder that is yours",
+    errno.EROFS: "use a folder that is not read-only",
 }
 
 _serial = itertools.count()
@@ -46,13 +46,17 @@ def writing(path: Path) -> Iterator[None]:
     except WriteFailed:
         raise
     except OSError as fault:
-        remedy = REMEDIES.get(fault.errno or 0, "see to the cause")
         failed = WriteFailed(
-            f"{path}: could not be written ({fault.strerror or fault}); {remedy} and run it again; "
+            f"{path}: could not be written ({fault.strerror or fault}); {remedy(fault)} and run it again; "
             "what was finished before is intact"
         )
         failed.errno = fault.errno
         raise failed from fault
+
+
+def remedy(fault: Exception) -> str:
+    """Return what to do about a refusal of the system."""
+    return REMEDIES.get(getattr(fault, "errno", None) or 0, "see to the cause")
 
 
 @contextmanager
@@ -140,7 +144,8 @@ def open_regular(path: Path, error: type[ForeworldError] = DataError) -> Iterato
     except (OSError, ValueError) as fault:
         if getattr(fault, "errno", None) == errno.ELOOP:
             raise error(f"{path}: is a link; copy the folder with `cp -rL` and use the copy") from None
-        raise error(f"{path}: cannot be opened ({getattr(fault, 'strerror', None) or fault})") from fault
+        reason = getattr(fault, "strerror", None) or fault
+        raise error(f"{path}: cannot be opened ({reason}); {remedy(fault)}") from fault
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise error(f"{path}: is not a plain file; remove it or restore it from a copy")
@@ -166,7 +171,7 @@ def list_files(folder: Path, error: type[ForeworldError] = DataError) -> dict[st
             else:
                 raise error(f"{folder / entry.name}: is a link or not a plain file; copy with `cp -rL` or remove it")
     except OSError as fault:
-        raise error(f"{folder}: cannot be listed ({fault.strerror or fault})") from fault
+        raise error(f"{folder}: cannot be listed ({fault.strerror or fault}); {remedy(fault)}") from fault
     return found
 
 

@@ -120,11 +120,12 @@ def _open_all(chosen: list[Attack], store: Target, run: Target, outside: Path) -
     looks = ("open", "os.listdir", "os.scandir")
     sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if event in looks else None)
     lost: list[str] = []
+    before = _peak()
     for attack in chosen:
         target = store if attack.folder == store.folder else run
         undo = attack.place()
         opened.clear()
-        before, started = _peak(), time.thread_time()
+        started = time.thread_time()
         lost += _refused(target.open, "", attack.name)
         if (grown := _peak() - before) > MOST_MEMORY:
             lost.append(f"{attack.name}: took {grown >> 20} MiB")

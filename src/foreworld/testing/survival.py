@@ -195,8 +195,27 @@ def collecting(home: Path) -> Subject:
     return Subject(path, work, check, finish)
 
 
+@dataclass(frozen=True)
+class Chore:
+    """Something that writes or reads, and can be done again after a failure.
+
+    Attributes:
+        name: what it does.
+        before: what lies there first.
+        work: does it.
+        whole: raises unless at least what lay there first is intact.
+    """
+
+    name: str
+    before: Callable[[Path], object]
+    work: Callable[[Path], object]
+    whole: Callable[[Path], object]
+
+
 def refuse_disk(home: Path, make: Model, every: int = 1) -> Tally:
     """Make every call that reaches the disk fail, one after another, in each kind of write and read.
+
+    After each failure what was there must be intact, and the same work must succeed and leave nothing over.
 
     Args:
         home: an empty folder.
@@ -205,70 +224,82 @@ def refuse_disk(home: Path, make: Model, every: int = 1) -> Tally:
     """
     write_store(home / "data", 4)
     data = load(home / "data")
-    run, store, fresh = home / "run", home / "store", home / "fresh"
-    train(run, data, make, 2)
-    write_store(store, 4)
-    steps = iter(range(3, 10_000))
-    grown = iter(range(6, 10_000, 2))
 
-    def whole() -> None:
+    def trained(run: Path, least: int) -> None:
         for checkpoint in list_checkpoints(run / "checkpoints"):
             verify_folder(checkpoint)
-        load_run(run)
-        _same(load(store), _stored(store))
-        if fresh.exists() and _stored(fresh):
-            _same(load(fresh), _stored(fresh))
+        if least and load_run(run).step < least:
+            raise AssertionError("the newest checkpoint is lost")
 
-    def begin() -> None:
-        shutil.rmtree(fresh, ignore_errors=True)
-        write_store(fresh, 2)
+    def stored(path: Path, least: int) -> None:
+        if (count := _stored(path)) < least:
+            raise AssertionError(f"{count} of {least} episodes are left")
+        if count:
+            _same(load(path), count)
 
-    def open_again() -> None:
-        (store / "verified.json").unlink(missing_ok=True)
-        load(store)
+    def open_first(path: Path) -> None:
+        (path / "verified.json").unlink(missing_ok=True)
+        load(path)
 
+    chores = (
+        Chore("begin a run", lambda at: None, lambda at: train(at, data, make, 1), lambda at: trained(at, 0)),
+        Chore(
+            "go on with a run",
+            lambda at: train(at, data, make, 2),
+            lambda at: train(at, data, make, 3),
+            lambda at: trained(at, 2),
+        ),
+        Chore("begin a store", lambda at: None, lambda at: write_store(at, 2), lambda at: stored(at, 0)),
+        Chore("append", lambda at: write_store(at, 4), lambda at: write_store(at, 6), lambda at: stored(at, 4)),
+        Chore("open a store", lambda at: write_store(at, 4), open_first, lambda at: stored(at, 4)),
+    )
     tally = Tally()
-    for code in ERRORS:
-        for for_good in (False, True):
-            tally += _every_call(lambda: train(run, data, make, next(steps)), whole, code, for_good, every)
-            tally += _every_call(lambda: write_store(store, next(grown)), whole, code, for_good, every)
-            tally += _every_call(begin, whole, code, for_good, every)
-            tally += _every_call(open_again, whole, code, for_good, every)
-            tally += _every_call(lambda: _restart(home / "new", data, make), whole, code, for_good, every)
-    train(run, data, make, next(steps))
-    if left := leftovers(home):
-        tally += Tally(losses=(f"{left[0]} is left over",))
+    for number, chore in enumerate(chores):
+        base = home / f"chore-{number}"
+        chore.before(base)
+        for code in ERRORS:
+            for for_good in (False, True):
+                tally += _every_call(chore, base, code, for_good, every)
     return tally
 
 
-def _every_call(work: Callable[[], None], whole: Callable[[], None], code: int, for_good: bool, every: int) -> Tally:
-    """Repeat work with its n-th call failing, n = 1, 2, ..., until none fails; all must stay whole."""
+def _every_call(chore: Chore, base: Path, code: int, for_good: bool, every: int) -> Tally:
+    """Do a chore with its n-th call failing, n = 1, 2, ..., until none fails."""
+    place = base.parent / "place" / base.name
     injected, lost = 0, []
     for at in range(1, 2000, every):
-        problem = ""
+        shutil.rmtree(place.parent, ignore_errors=True)
+        place.parent.mkdir()
+        if base.exists():
+            shutil.copytree(base, place)
+        seen: list[str] = []
         try:
             with failing(at, code, for_good=for_good) as seen:
-                work()
+                problem = _failure_of(chore.work, place)
             if len(seen) < at:
                 break
-        except (ForeworldError, OSError) as fault:
-            if "/" not in str(fault) or ";" not in str(fault):
-                problem = f"does not say where and what to do: {fault}"
-        except Exception as fault:
-            problem = f"{type(fault).__name__}: {fault}"
-        injected += 1
-        try:
-            whole()
+            chore.whole(place)
+            chore.work(place)
+            chore.whole(place)
+            if left := leftovers(place.parent):
+                raise AssertionError(f"{left[0].name} is left over")
         except Exception as fault:
             problem = f"{type(fault).__name__} afterwards: {fault}"
+        injected += 1
         if problem:
-            lost.append(f"call {at} ({seen[-1]}) failing with {errno.errorcode[code]}: {problem}")
+            lost.append(f"{chore.name}: call {at} ({seen[at - 1 : at]}), {errno.errorcode[code]}: {problem}")
     return Tally(injected_errors=injected, losses=tuple(lost))
 
 
-def _restart(run: Path, data: Dataset, make: Model) -> None:
-    shutil.rmtree(run, ignore_errors=True)
-    train(run, data, make, 1)
+def _failure_of(work: Callable[[Path], object], place: Path) -> str:
+    """Return what is wrong with how work fails; nothing if it succeeds, or says where and what to do."""
+    try:
+        work(place)
+    except (ForeworldError, OSError) as fault:
+        return "" if "/" in str(fault) and ";" in str(fault) else f"does not say where and what to do: {fault}"
+    except Exception as fault:
+        return f"{type(fault).__name__}: {fault}"
+    return ""
 
 
 def _stored(path: Path) -> int:
@@ -286,6 +317,7 @@ def _stored(path: Path) -> int:
 def _same(data: Dataset, count: int) -> None:
     for number in range(count):
         found, wanted = data.raw(number), episode(number)
+        assert wanted.prev_action is not None
         same = np.array_equal(found["obs/obs"], wanted.obs["obs"])
         if not same or not np.array_equal(found["prev_action"], wanted.prev_action):
             raise AssertionError(f"episode {number} is not what was written")

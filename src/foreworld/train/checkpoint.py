@@ -135,7 +135,7 @@ def load_training(checkpoint: Path, optimizer: Optimizer) -> Progress:
     own = optimizer.state_dict()["param_groups"]
     where = checkpoint / STATE
     meta = read_json(where, CheckpointError)
-    groups = meta.pop("optimizer", None) if isinstance(meta, dict) else None
+    groups: Any = meta.pop("optimizer", None) if isinstance(meta, dict) else None
     if not _same_form(groups, own) or any(a["params"] != b["params"] for a, b in zip(groups, own, strict=True)):
         raise CheckpointError(f"{where}: its optimiser is not the run's; resume with the run's own config")
     try:
