@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from signal import SIGINT
 
 from foreworld import __version__
 
@@ -29,8 +28,7 @@ EXAMPLES = """examples:
 """
 
 BAD_INPUT = 2
-SIGNALLED = 128
-"""A shell's exit code for a program that a signal ended is this plus the signal's number."""
+INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: arguments after the program's name; by default those of the process.
 
     Returns:
-        0 when all went well, 2 for bad input, 130 for Ctrl-C, 143 for SIGTERM.
+        0 when all went well, 2 for bad input, 128 + the signal when interrupted (130 for Ctrl-C, 143 for SIGTERM).
     """
     try:
         return _main(sys.argv[1:] if argv is None else argv)
@@ -73,12 +71,12 @@ def _main(args: list[str]) -> int:
         raise
     except OSError as error:
         return _fail(verb, f"{error.filename or 'a file'}: {error.strerror or error}; nothing finished was lost")
-    except Interrupted as stop:
-        print(f"\nforeworld {verb}: {stop}", file=sys.stderr)
-        return SIGNALLED + stop.signal
+    except Interrupted as end:
+        print(f"\nforeworld {verb}: {end}", file=sys.stderr)
+        return 128 + end.signal
     except KeyboardInterrupt:
         print(f"\nforeworld {verb}: interrupted; what was finished is kept", file=sys.stderr)
-        return SIGNALLED + SIGINT
+        return INTERRUPTED
     return 0
 
 
