@@ -24,6 +24,7 @@ BANNED_WORDS = {"util", "utils", "helper", "helpers", "manager", "misc"}
 BANNED_NAMES = {"info_dict", "data_dict"}
 PICKLERS = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 CALLS = {"eval", "exec", "os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "torch.load"}
+CALLS |= {"yaml.load", "yaml.unsafe_load", "yaml.full_load", "compile", "__import__", "builtins.eval", "builtins.exec"}
 KEYWORDS = {"shell": False, "allow_pickle": False, "weights_only": True}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -146,6 +147,8 @@ def test_module_keeps_the_rules(path: Path) -> None:
         ('"""M."""\nfrom pickle import loads\n', "pickle executes"),
         ('"""M."""\nimport numpy, dill\n', "dill executes"),
         ('"""M."""\neval("1")\n', "eval() is not allowed"),
+        ('"""M."""\nimport yaml\nyaml.load("x")\n', "yaml.load() is not allowed"),
+        ('"""M."""\nload("x", weights_only=flag)\n', "weights_only must be True"),
         ('"""M."""\nimport os\nos.system("ls")\n', "os.system() is not allowed"),
         ('"""M."""\nrun("ls", shell=True)\n', "shell must be False"),
         ('"""M."""\nnp.load("x", allow_pickle=flag)\n', "allow_pickle must be False"),

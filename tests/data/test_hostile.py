@@ -47,12 +47,12 @@ def header(descr: str = "'<f4'", order: str = "False", shape: str = "(6, 4)") ->
 HOSTILE = {
     "huge shape": (raw_npy(header(shape="(99999999999999, 4)")), "shape"),
     "overflowing shape": (raw_npy(header(shape="(6, 4611686018427387904)")), "shape"),
-    "negative shape": (raw_npy(header(shape="(-6, 4)"), bytes(96)), "shape"),
+    "negative shape": (raw_npy(header(shape="(-6, 4)"), bytes(96)), "not readable"),
     "short body": (raw_npy(header(), bytes(95)), "95|bytes"),
     "long body": (raw_npy(header(), bytes(97)), "bytes"),
-    "objects": (raw_npy(header(descr="'|O'"), bytes(96)), "object"),
-    "records": (raw_npy(header(descr="[('a', '<f4')]"), bytes(96)), "holds"),
-    "other type": (raw_npy(header(descr="'<i4'"), bytes(96)), "int32"),
+    "objects": (raw_npy(header(descr="'|O'"), bytes(96)), "of numbers"),
+    "records": (raw_npy(header(descr="[('a', '<f4')]"), bytes(96)), "of numbers"),
+    "other type": (raw_npy(header(descr="'<i4'"), bytes(96)), "holds <i4"),
     "other byte order": (raw_npy(header(descr="'>f4'"), bytes(96)), "holds"),
     "fortran order": (raw_npy(header(order="True"), bytes(96)), "Fortran"),
     "code": (raw_npy("__import__('os').system('true')", bytes(96)), "not readable"),
@@ -106,9 +106,17 @@ def test_verification_is_remembered_until_a_file_changes(store: Path, monkeypatc
     os.utime(file, ns=(1, 1))
     fw.load(store)
     assert checked[3:] == ["000001"]
+    content, stat = bytearray(file.read_bytes()), file.stat()
+    content[-1] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(DataError, match=r"000001/reward\.npy.*damaged"):  # same size and mtime: the ctime tells
+        fw.load(store)
+    content[-1] ^= 1
+    file.write_bytes(content)
     (store / "verified.json").write_text("not json")
     fw.load(store)
-    assert len(checked) == 7
+    assert len(checked) == 8
 
 
 def test_a_read_only_store_opens(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,6 +130,10 @@ def test_a_read_only_store_opens(store: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def drop_shard(store: Path) -> None:
     shutil.rmtree(store / "shards" / "000001")
+
+
+def drop_first_shard(store: Path) -> None:
+    shutil.rmtree(store / "shards" / "000000")
 
 
 def drop_column(store: Path) -> None:
@@ -139,7 +151,9 @@ def add_file(store: Path) -> None:
 def edit(field: str, value: object) -> Callable[[Path], None]:
     def apply(store: Path) -> None:
         path = store / "schema.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+        values = json.loads(path.read_text()) | {field: value}
+        del values["sha256"]
+        path.write_text(json.dumps(values))
 
     return apply
 
@@ -160,6 +174,7 @@ SMALL = {"kind": "vector", "shape": [4], "dtype": "float32", "low": [0.0], "high
     ("damage", "message"),
     [
         (drop_shard, "shard 000001 is missing"),
+        (drop_first_shard, "shard 000000 is missing"),
         (drop_column, "reward.npy.*missing"),
         (drop_manifest, "not a complete shard"),
         (add_file, "extra.npy.*not listed"),

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +11,9 @@ import torch
 
 import foreworld as fw
 from foreworld.core import Space
-from foreworld.core.errors import DataError, OutputExists
+from foreworld.core.errors import DataError, InUse, OutputExists, WriteFailed
 from foreworld.data import Episode, Source, Writer
+from foreworld.testing.faults import failing
 
 IMAGE = Space(kind="image", shape=(3, 16, 16), dtype="uint8")
 VECTOR = Space(kind="vector", shape=(2,), dtype="float32")
@@ -189,7 +193,7 @@ def test_a_failed_write_leaves_the_earlier_shards(tmp_path: Path, monkeypatch: p
         def full_disk(*_: object) -> None:
             raise OSError("disk full")
 
-        monkeypatch.setattr("foreworld.core.files._sync", full_disk)
+        monkeypatch.setattr("foreworld.core.files.sync", full_disk)
         writer.add(full_episode(4, 2))
     monkeypatch.undo()
     assert [p.name for p in (tmp_path / "d" / "shards").iterdir()] == ["000000"]
@@ -210,3 +214,60 @@ def test_float64_is_narrowed_and_torch_sees_the_stored_types(tmp_path: Path) -> 
         with pytest.raises(DataError, match=r"row 1.*too large for float32"):
             writer.add(Episode(obs={"obs": np.array([[0, 0], [0, 1e300]])}))
     assert fw.load(tmp_path / "d").episode(0).obs["obs"].dtype == torch.float32
+
+
+def test_a_second_writer_is_refused_until_the_first_has_finished(tmp_path: Path) -> None:
+    spec = fw.Spec(obs={"obs": VECTOR}, action=None)
+    with Writer(tmp_path / "d", spec) as writer:
+        with pytest.raises(InUse, match="is writing to it"):
+            Writer(tmp_path / "d", spec)
+        writer.add(Episode(obs={"obs": np.zeros((2, 2), np.float32)}))
+    with pytest.raises(DataError, match="this writer is closed"):
+        writer.add(Episode(obs={"obs": np.zeros((2, 2), np.float32)}))
+    second = Writer(tmp_path / "d", spec)
+    second.add(Episode(obs={"obs": np.ones((2, 2), np.float32)}))
+    second.close()
+    assert fw.load(tmp_path / "d").episodes == 2
+
+
+def test_a_writer_that_is_forgotten_or_refused_keeps_no_lock(tmp_path: Path) -> None:
+    spec = fw.Spec(obs={"obs": VECTOR}, action=None)
+    Writer(tmp_path / "d", spec)
+    with pytest.raises(DataError, match="another spec"):
+        Writer(tmp_path / "d", FULL)
+    with Writer(tmp_path / "d", spec):
+        pass
+
+
+def test_an_interrupted_start_can_be_started_again(tmp_path: Path) -> None:
+    (tmp_path / "d" / "shards").mkdir(parents=True)
+    (tmp_path / "d" / ".lock").touch()
+    (tmp_path / "d" / ".partial-1-0-schema.json").write_text("{")
+    assert write(tmp_path / "d", [full_episode(4)]).episodes == 1
+    assert not list((tmp_path / "d").glob(".partial-*"))
+
+
+def test_a_refused_shard_can_be_sealed_again(tmp_path: Path) -> None:
+    with Writer(tmp_path / "d", FULL, truth=TRUTH, shard_rows=4) as writer:
+        with failing(8, errno.ENOSPC), pytest.raises(WriteFailed, match=r"shards/000000: .*free space"):
+            writer.add(full_episode(4, 1))
+        assert list((tmp_path / "d" / "shards").iterdir()) == []
+        writer.seal()
+    assert fw.load(tmp_path / "d").episodes == 1
+
+
+def test_more_columns_than_files_may_be_open(tmp_path: Path) -> None:
+    spec = fw.Spec(obs={"obs": VECTOR}, action=None)
+    with Writer(tmp_path / "d", spec, shard_rows=2) as writer:
+        for _ in range(12):
+            writer.add(Episode(obs={"obs": np.zeros((2, 2), np.float32)}))
+    code = (
+        "import resource, sys; import foreworld as fw; from foreworld.data import load\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (40, hard))\n"
+        "print(load(sys.argv[1]).episodes)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "d")], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout.strip(), done.stderr) == ("12", "")

@@ -31,6 +31,14 @@ class OutputExists(ForeworldError):
     """The output is already there; nothing is overwritten unless asked."""
 
 
+class WriteFailed(ForeworldError, OSError):
+    """The disk refused a write; the message names the path and the remedy, and what was there before is intact."""
+
+
+class InUse(ForeworldError):
+    """Another writer holds the folder; two would spoil each other's work."""
+
+
 class UnknownName(ForeworldError):
     """A name is not in the registry; the message lists near matches."""
 

@@ -95,6 +95,10 @@ class TrainableModel(WorldModel[S], Protocol[S]):
         """Return what is trained."""
         ...
 
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Return what is trained, with names."""
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """Return parameters and buffers by name."""
         ...

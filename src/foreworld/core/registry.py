@@ -1,4 +1,4 @@
-"""Names of families, planners, environments and formats, loaded only when asked for."""
+"""Names of families, planners, environments, formats and metric sinks, loaded only when asked for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from foreworld.core.errors import UnknownName
 
-KINDS = ("models", "planners", "envs", "formats")
+KINDS = ("models", "planners", "envs", "formats", "sinks")
 
 _BUILTIN: dict[str, dict[str, str]] = {
     "models": {
@@ -21,6 +21,11 @@ _BUILTIN: dict[str, dict[str, str]] = {
         "ALE": "foreworld.envs.atari:make_atari",
     },
     "formats": {},
+    "sinks": {
+        "tensorboard": "foreworld.train.sinks:TensorBoard",
+        "trackio": "foreworld.train.sinks:trackio",
+        "wandb": "foreworld.train.sinks:wandb",
+    },
 }
 
 
@@ -28,7 +33,7 @@ def names(kind: str) -> list[str]:
     """List the names registered under a kind, built in or by an installed package.
 
     Args:
-        kind: one of `models`, `planners`, `envs`, `formats`.
+        kind: one of `models`, `planners`, `envs`, `formats`, `sinks`.
     """
     return sorted(_table(kind))
 
@@ -37,7 +42,7 @@ def load(kind: str, name: str) -> Any:
     """Import and return what is registered under a name.
 
     Args:
-        kind: one of `models`, `planners`, `envs`, `formats`.
+        kind: one of `models`, `planners`, `envs`, `formats`, `sinks`.
         name: the registered name; an outside package adds one by the entry point
             group `foreworld.<kind>`.
 

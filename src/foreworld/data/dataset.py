@@ -18,7 +18,7 @@ from foreworld.core.spaces import TRUTH, Spec
 from foreworld.core.types import Segment
 from foreworld.data.sampling import cumulative_starts, draw_starts, generator, pieces
 from foreworld.data.schema import ACTION, OBS, Column, Schema, Source
-from foreworld.data.shard import Shard, open_shard, shard_paths, verify_shards
+from foreworld.data.shard import Shard, open_shards, shard_paths, verify_shards
 
 RANGE_QUANTILES = (0.01, 0.99)
 RANGE_ROWS = 1_000_000
@@ -154,9 +154,13 @@ class Dataset:
         """
         if stretches.fingerprint != self.fingerprint:
             raise DataError(f"{self.path}: is not the store that the run was trained on")
-        number, first, stop = np.array(stretches.rows, np.int64).reshape(-1, 3).T
-        if (number >= len(self.index.lengths)).any() or (stop > self.index.lengths[number]).any() or first.min() < 0:
-            raise DataError(f"{self.path}: has fewer rows than the run was trained on")
+        for row in stretches.rows or ((),):
+            known = len(row) == 3 and 0 <= row[0] < len(self.index.lengths)
+            if not known or not 0 <= row[1] < row[2] <= self.index.lengths[row[0]]:
+                raise DataError(
+                    f"{self.path}: has fewer rows than the run was trained on, or its config.json is damaged"
+                )
+        number, first, stop = np.array(stretches.rows, np.int64).T
         return self._stretch(number, first, stop - first)
 
     def unseen(self, stretches: Stretches) -> Dataset:
@@ -453,7 +457,7 @@ def load(path: str | Path) -> Dataset:
     if not paths:
         raise DataError(f"{store}: holds no finished episode yet; collect or import some")
     verify_shards(store, paths)
-    shards = tuple(open_shard(shard, schema) for shard in paths)
+    shards = open_shards(paths, schema)
     lengths = np.concatenate([shard.lengths for shard in shards])
     owner = np.concatenate([np.full(len(shard.lengths), i) for i, shard in enumerate(shards)])
     starts = np.concatenate([np.cumsum(shard.lengths) - shard.lengths for shard in shards])

@@ -13,12 +13,13 @@ import numpy as np
 
 from foreworld.core.config import from_json, to_json
 from foreworld.core.errors import ConfigError, DataError
-from foreworld.core.files import read_json, write_json
+from foreworld.core.files import read_sealed, write_json
 from foreworld.core.spaces import TRUTH, Space, Spec
 
 FORMAT = 1
 CONVENTION = "arrival"
 SCHEMA_FILE = "schema.json"
+FIELDS = {"format", "convention", "columns", "spec", "truth", "source"}
 OBS = "obs/"
 ACTION = "prev_action"
 MOST_CLASSES = 2**20
@@ -77,6 +78,10 @@ class Schema:
         """Refuse names and types that cannot be stored."""
         if self.spec.condition:
             raise DataError("a conditioning vector cannot be stored yet; use a spec with condition=0")
+        if self.spec.frame_skip < 1 or (self.spec.fps is not None and not 0 < self.spec.fps < math.inf):
+            raise DataError(
+                f"fps {self.spec.fps} and frame_skip {self.spec.frame_skip} must be positive; correct the spec"
+            )
         spaces = {OBS + k: v for k, v in self.spec.obs.items()} | {TRUTH + k: v for k, v in self.truth.items()}
         for name, space in (spaces | ({ACTION: self.spec.action} if self.spec.action else {})).items():
             _check_space(name, space)
@@ -105,7 +110,7 @@ class Schema:
         """Write `schema.json` into a folder."""
         columns = {name: to_json(column) for name, column in self.columns.items()}
         head = {"format": FORMAT, "convention": CONVENTION, "columns": columns}
-        write_json(folder / SCHEMA_FILE, head | to_json(self))
+        write_json(folder / SCHEMA_FILE, head | to_json(self), sealed=True)
 
     @classmethod
     def read(cls, folder: Path) -> Schema:
@@ -117,10 +122,7 @@ class Schema:
         path = folder / SCHEMA_FILE
         if not path.is_file():
             raise DataError(f"{folder}: not a foreworld dataset (no {SCHEMA_FILE}); `foreworld import` converts others")
-        values = read_json(path)
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
-            found = values.get("format") if isinstance(values, dict) else None
-            raise DataError(f"{path}: format {found!r}, this version reads {FORMAT}; update foreworld")
+        values = read_sealed(path, FIELDS, form=FORMAT)
         if values.get("convention") != CONVENTION:
             raise DataError(f"{path}: convention {values.get('convention')!r}, only {CONVENTION!r} is stored natively")
         try:
@@ -138,13 +140,17 @@ def _check_space(name: str, space: Space) -> None:
         raise DataError(f"column {name!r}: shape {space.shape} has no elements")
     size = math.prod(space.shape)
     if space.kind == "image":
-        consistent = space.dtype == "uint8" and len(space.shape) == 3
+        consistent = space.dtype == "uint8" and len(space.shape) == 3 and not space.low
     elif space.kind == "discrete":
         counts = len(space.classes) == len(space.start) == size
         consistent = counts and all(n >= 1 for n in space.classes) and sum(space.classes) <= MOST_CLASSES
+        limit = np.iinfo(space.dtype) if re.fullmatch(r"u?int(8|16|32|64)", space.dtype) else None
+        ranges = zip(space.start, space.classes, strict=True) if consistent else ()
+        consistent &= limit is not None and all(limit.min <= s and s + n - 1 <= limit.max for s, n in ranges)
     else:
         consistent = len(space.low) == len(space.high) and len(space.low) in (0, size)
-    if not consistent:
+        consistent &= all(low <= high for low, high in zip(space.low, space.high, strict=consistent))
+    if not consistent or (space.kind != "discrete" and (space.classes or space.start)):
         raise DataError(f"column {name!r}: its {space.kind} space contradicts itself or is too large")
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import resource
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
+from foreworld.core.disk import create, list_files, open_regular
 from foreworld.core.errors import DataError
 from foreworld.core.files import MANIFEST, read_json, sealed_folder, verify_folder, write_json
 from foreworld.data.schema import Column, Schema
@@ -18,6 +23,15 @@ from foreworld.data.schema import Column, Schema
 SHARDS = "shards"
 EPISODES_FILE = "episodes.json"
 VERIFIED_FILE = "verified.json"
+SPARE_FILES = 256
+"""Files that the rest of the process may have open beside the columns of a store."""
+
+_MAGIC = b"\x93NUMPY"
+_HEADER = re.compile(
+    r"\{'descr': '([<>|=][A-Za-z][0-9]{1,4})', 'fortran_order': (True|False), 'shape': \(([0-9, ]{0,400})\), \} *\n"
+)
+_LARGEST_HEADER = 4096
+_NUMBER = re.compile(r"[0-9]{6,12}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +50,13 @@ def shard_paths(store: Path) -> list[Path]:
         DataError: a shard between two others is missing.
     """
     folder = store / SHARDS
-    paths = sorted(p for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
-    for before, after in pairwise(paths):
-        if int(after.name) != int(before.name) + 1:
-            raise DataError(f"{folder}: shard {int(before.name) + 1:06d} is missing; restore it from a copy")
+    if folder.is_symlink():
+        raise DataError(f"{folder}: is a link; copy the dataset with `cp -rL` and use the copy")
+    found = [path for path in folder.iterdir() if _NUMBER.fullmatch(path.name)] if folder.is_dir() else []
+    paths = sorted(found, key=lambda path: int(path.name))
+    for before, after in pairwise([-1, *(int(path.name) for path in paths)]):
+        if after != before + 1:
+            raise DataError(f"{folder}: shard {before + 1:06d} is missing; restore it from a copy")
     return paths
 
 
@@ -50,13 +67,13 @@ def write_shard(path: Path, columns: Mapping[str, Column], episodes: Sequence[Ma
         for name, column in columns.items():
             file = column_file(folder, name)
             file.parent.mkdir(exist_ok=True, parents=True)
-            with file.open("wb") as out:
+            with create(file) as out:
                 shape = (sum(lengths), *column.shape)
                 descr = npy.dtype_to_descr(np.dtype(column.dtype))
                 npy.write_array_header_1_0(out, {"descr": descr, "fortran_order": False, "shape": shape})
                 for episode in episodes:
                     out.write(episode[name].data)
-        write_json(folder / EPISODES_FILE, {"lengths": lengths})
+        write_json(folder / EPISODES_FILE, {"lengths": lengths}, durable=False)
 
 
 def open_shard(path: Path, schema: Schema) -> Shard:
@@ -67,8 +84,22 @@ def open_shard(path: Path, schema: Schema) -> Shard:
     """
     lengths = _lengths(path / EPISODES_FILE)
     rows = sum(lengths.tolist())  # exact: a hostile index could overflow int64
-    columns = {name: open_column(column_file(path, name), rows, col) for name, col in schema.columns.items()}
-    return Shard(path, lengths, columns)
+    return Shard(path, lengths, {n: open_column(column_file(path, n), rows, c) for n, c in schema.columns.items()})
+
+
+def open_shards(paths: Sequence[Path], schema: Schema) -> tuple[Shard, ...]:
+    """Map the columns of all shards; each column keeps one file open, so the limit is raised where it is too low.
+
+    Raises:
+        DataError: names the file at fault.
+    """
+    needed = len(paths) * len(schema.columns) + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and needed > soft:
+        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(most, soft), hard))
+    return tuple(open_shard(path, schema) for path in paths)
 
 
 def column_file(folder: Path, name: str) -> Path:
@@ -91,35 +122,55 @@ def open_column(path: Path, rows: int, column: Column) -> np.ndarray:
         DataError: no `.npy` header, another type, order or shape, or a file of another size.
     """
     shape, dtype = (rows, *column.shape), np.dtype(column.dtype)
-    if not path.is_file():
-        raise DataError(f"{path}: missing; restore it from a copy")
-    try:
-        with path.open("rb") as file:
-            read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(npy.read_magic(file))
-            if read is None:
-                raise ValueError("unknown version of the format")
-            found_shape, fortran, found_dtype = read(file)
-            offset, size = file.tell(), path.stat().st_size
-    except Exception as fault:  # on hostile text NumPy's parser raises whatever its tokenizer does
-        raise DataError(f"{path}: not readable as a .npy column ({fault})") from fault
-    if found_dtype != dtype:
-        raise DataError(f"{path}: holds {found_dtype}, the schema says {dtype}; it is damaged or was replaced")
-    if fortran and len(shape) > 1:
-        raise DataError(f"{path}: is in Fortran order, columns are stored row by row; write it again in C order")
-    if found_shape != shape:
-        raise DataError(f"{path}: shape {found_shape}, schema and index say {shape}; it is damaged or was replaced")
-    if size - offset != rows * column.bytes_per_row:
-        raise DataError(f"{path}: {size} bytes, its header promises {offset + rows * column.bytes_per_row}; damaged")
-    return np.asarray(np.memmap(path, dtype, "r", offset, shape))
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        offset, descr, fortran, found = _header(path, file.read(_LARGEST_HEADER))
+        if descr != npy.dtype_to_descr(dtype):
+            raise DataError(f"{path}: holds {descr}, the schema says {dtype}; it is damaged or was replaced")
+        if fortran and len(shape) > 1:
+            raise DataError(f"{path}: is in Fortran order, columns are stored row by row; write it again in C order")
+        if found != shape:
+            raise DataError(f"{path}: shape {found}, schema and index say {shape}; it is damaged or was replaced")
+        if size - offset != rows * column.bytes_per_row:
+            raise DataError(
+                f"{path}: {size} bytes, its header promises {offset + rows * column.bytes_per_row}; damaged"
+            )
+        return np.asarray(np.memmap(file, dtype, "r", offset, shape))
+
+
+def _header(path: Path, head: bytes) -> tuple[int, str, bool, tuple[int, ...]]:
+    """Read a `.npy` header by its grammar; nothing in it is evaluated.
+
+    Returns:
+        Where the values begin, the type as NumPy writes it, whether the order is Fortran's, and the shape.
+    """
+    width = {b"\x01\x00": 2, b"\x02\x00": 4}.get(head[6:8])
+    if not head.startswith(_MAGIC) or width is None:
+        raise DataError(f"{path}: not readable as a .npy column (unknown version of the format, or no .npy file)")
+    start = 8 + width
+    offset = start + int.from_bytes(head[8:start], "little")
+    match = _HEADER.fullmatch(head[start:offset].decode("latin-1"))
+    if match is None or offset > len(head):
+        raise DataError(f"{path}: not readable as a .npy column of numbers (its header is not one); it is damaged")
+    descr, fortran, shape = match.groups()
+    sides = [side.strip() for side in shape.split(",")]
+    if not all(side.isdigit() for side in sides[:-1] or sides):
+        raise DataError(f"{path}: not readable as a .npy column (shape ({shape:.80})); it is damaged")
+    return offset, descr, fortran == "True", tuple(int(side) for side in sides if side)
 
 
 def verify_shards(store: Path, paths: Sequence[Path]) -> None:
-    """Check shards against their hashes at first sight, then remember them by size and time.
+    """Check shards against their hashes at first sight, then remember them by size and times.
+
+    `verified.json` beside the schema remembers, per file, the size and when content and metadata
+    were last changed (mtime and ctime). A file that differs in any of these is hashed again; what
+    changes none of them, as a failing disk may, is found when `verified.json` is removed, or in a
+    copy of the store.
 
     Raises:
         DataError: a file is missing, added or changed; it is named.
     """
-    known = _remembered(store / VERIFIED_FILE)
+    known = _remembered(store / VERIFIED_FILE) if os.path.lexists(store / VERIFIED_FILE) else {}
     seen = {path.name: _stamp(path) for path in paths}
     fresh = [path for path in paths if known.get(path.name) != seen[path.name]]
     for path in fresh:
@@ -141,11 +192,10 @@ def _lengths(path: Path) -> np.ndarray:
 
 
 def _stamp(path: Path) -> dict[str, list[int]]:
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    if not (path / MANIFEST).is_file():
-        raise DataError(f"{path}: has no {MANIFEST}; it is not a complete shard")
-    stats = {str(file.relative_to(path)): file.stat() for file in files}
-    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+    files = list_files(path)
+    if MANIFEST not in files:
+        raise DataError(f"{path}: has no {MANIFEST}; it is not a complete shard, restore it from a copy")
+    return {name: [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for name, stat in files.items()}
 
 
 def _remembered(path: Path) -> dict[str, Any]:

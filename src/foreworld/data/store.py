@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -10,7 +11,7 @@ from typing import Self
 import numpy as np
 
 from foreworld.core.errors import DataError, OutputExists
-from foreworld.core.files import sweep_partial
+from foreworld.core.files import holds_nothing, lock_folder, make_folder, sweep_partial
 from foreworld.core.spaces import Space, Spec
 from foreworld.data.episode import Episode, stored_rows
 from foreworld.data.schema import SCHEMA_FILE, Schema, Source
@@ -25,6 +26,7 @@ class Writer:
 
     Episodes are checked as they are added and reach the disk as sealed shards: when enough
     rows have gathered, and at the end. What an interruption can lose is what had gathered.
+    The folder is locked until the block ends (or `close`), also against a second writer in this process.
 
     Args:
         path: folder of the store; created if absent.
@@ -36,6 +38,8 @@ class Writer:
     Raises:
         OutputExists: the folder holds something else.
         DataError: the store has another spec, or cannot be read.
+        InUse: another writer has it open.
+        WriteFailed: the disk refused.
 
     Example:
         >>> import tempfile, numpy as np, foreworld as fw
@@ -66,14 +70,19 @@ class Writer:
         self._shard_rows = shard_rows or max(1, min(SHARD_ROWS, SHARD_BYTES // self.schema.bytes_per_row))
         self._gathered: list[dict[str, np.ndarray]] = []
         self._gathered_rows = 0
+        self._lock = ExitStack()
         self._next_shard = self._open()
+        self._is_open = True
 
     def add(self, episode: Episode) -> None:
         """Check an episode and append it.
 
         Raises:
             DataError: it does not fit the spec; the column and row are named and nothing is added.
+            WriteFailed: the disk refused a full shard; its episodes are still gathered, and `seal` tries again.
         """
+        if not self._is_open:
+            raise DataError(f"{self.path}: this writer is closed; open a new one to append")
         columns = stored_rows(episode, self.schema)
         rows = len(columns["reward"])
         self._gathered.append(columns)
@@ -99,20 +108,39 @@ class Writer:
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Seal the last shard; whole episodes are kept also when the block fails, unless the disk did."""
-        if not isinstance(fault, OSError | MemoryError):
-            self.seal()
+        try:
+            if not isinstance(fault, OSError | MemoryError):
+                self.seal()
+        finally:
+            self._release()
+
+    def close(self) -> None:
+        """Seal the last shard and release the folder, as the end of a `with` block does."""
+        self.__exit__(None, None, None)
+
+    def _release(self) -> None:
+        self._is_open = False
+        self._lock.close()
 
     def _open(self) -> int:
-        if (self.path / SCHEMA_FILE).exists():
-            found = Schema.read(self.path)
-            if (found.spec, found.truth) != (self.schema.spec, self.schema.truth):
-                raise DataError(f"{self.path}: holds rows of another spec; write to another folder")
-            self.schema = found
-        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        schema = self.path / SCHEMA_FILE
+        if not schema.exists() and self.path.exists() and not holds_nothing(self.path):
             raise OutputExists(f"{self.path} exists and is not a dataset; choose another folder")
-        (self.path / SHARDS).mkdir(parents=True, exist_ok=True)
-        sweep_partial(self.path / SHARDS)
-        if not (self.path / SCHEMA_FILE).exists():
-            self.schema.write(self.path)
-        last = shard_paths(self.path)[-1:]
+        make_folder(self.path)
+        with ExitStack() as opened:
+            opened.enter_context(lock_folder(self.path))
+            if schema.exists():
+                self._agree()
+            make_folder(self.path / SHARDS)
+            last = shard_paths(self.path)[-1:]
+            sweep_partial(self.path / SHARDS)
+            if not schema.exists():
+                self.schema.write(self.path)
+            self._lock = opened.pop_all()
         return int(last[0].name) + 1 if last else 0
+
+    def _agree(self) -> None:
+        found = Schema.read(self.path)
+        if (found.spec, found.truth) != (self.schema.spec, self.schema.truth):
+            raise DataError(f"{self.path}: holds rows of another spec; write to another folder")
+        self.schema = found

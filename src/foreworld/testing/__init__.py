@@ -1,4 +1,4 @@
-"""The conformance kit: does a world model keep the protocol?"""
+"""The conformance kit: does a world model keep the protocol, and does what is stored survive faults?"""
 
 from foreworld.testing.alignment import check_alignment as check_alignment
 from foreworld.testing.alignment import check_arrival_rows as check_arrival_rows
@@ -8,6 +8,12 @@ from foreworld.testing.compare import NonConforming as NonConforming
 from foreworld.testing.counting import CountingEnv as CountingEnv
 from foreworld.testing.counting import counting_segment as counting_segment
 from foreworld.testing.counting import counting_spec as counting_spec
+from foreworld.testing.faults import Tally as Tally
+from foreworld.testing.faults import dying as dying
+from foreworld.testing.faults import failing as failing
+from foreworld.testing.faults import flip_bit as flip_bit
+from foreworld.testing.faults import in_child as in_child
+from foreworld.testing.faults import watch_calls as watch_calls
 from foreworld.testing.filtering import check_acting_row_by_row as check_acting_row_by_row
 from foreworld.testing.filtering import check_compile as check_compile
 from foreworld.testing.filtering import check_imagine_equals_step as check_imagine_equals_step

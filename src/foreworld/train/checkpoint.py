@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass
+import re
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from foreworld.core import TrainableModel
-from foreworld.core.errors import CheckpointError
-from foreworld.core.files import read_json, sealed_folder, sweep_partial, verify_folder, write_json
+from foreworld.core import TrainableModel, from_json
+from foreworld.core.disk import remove_folder
+from foreworld.core.errors import CheckpointError, ConfigError, NonFinite
+from foreworld.core.files import make_folder, read_json, sealed_folder, sweep_partial, verify_folder, write_json
+from foreworld.core.tensorfile import FLOATS, Form, form_of, read_tensors, write_tensors
 
+WEIGHTS = "model.safetensors"
+TRAINING = "training.safetensors"
+STATE = "state.json"
 KEEP = 2
 """Checkpoints kept: the newest, and one before it in case of damage."""
+
+_STEP = re.compile(r"[0-9]{8,18}")
+_SLOT = re.compile(r"(0|[1-9][0-9]{0,6})\.([A-Za-z_][A-Za-z0-9_]*)")
 
 
 @dataclass(frozen=True)
@@ -28,10 +34,14 @@ class Progress:
     Attributes:
         step: updates done.
         seconds: time spent training.
+        rollbacks: returns to an earlier checkpoint.
+        skips: updates skipped, by what was not finite.
     """
 
     step: int
     seconds: float
+    rollbacks: int = 0
+    skips: dict[str, int] = field(default_factory=dict)
 
 
 def save_checkpoint(folder: Path, model: TrainableModel[Any], optimizer: Optimizer, progress: Progress) -> Path:
@@ -45,20 +55,30 @@ def save_checkpoint(folder: Path, model: TrainableModel[Any], optimizer: Optimiz
 
     Returns:
         The new checkpoint's folder.
+
+    Raises:
+        NonFinite: a weight or a number of the optimiser is NaN or infinite; it is named.
+        WriteFailed: the disk refused. In both cases the earlier checkpoints are intact.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    sweep_partial(folder)
+    make_folder(folder)
+    for place in (folder.parent, folder):
+        sweep_partial(place)
     target = folder / f"{progress.step:08d}"
     if target.exists():
         return target
-    with sealed_folder(target) as partial:
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors(model).items()}
-        save_file(weights, partial / "model.safetensors")
-        groups, slots = _optimizer_state(optimizer)
-        save_file({**slots, "rng": torch.get_rng_state()}, partial / "training.safetensors")
-        write_json(partial / "state.json", {"step": progress.step, "seconds": progress.seconds, "optimizer": groups})
+    groups, slots = _optimizer_state(optimizer)
+    try:
+        with sealed_folder(target) as partial:
+            write_tensors(partial / WEIGHTS, tensors(model))
+            write_tensors(partial / TRAINING, {**slots, "rng": torch.get_rng_state()})
+            meta = {**asdict(progress), "optimizer": groups}
+            write_json(partial / STATE, meta, durable=False)
+    except NonFinite as fault:
+        raise NonFinite(
+            f"{fault}; step {progress.step} was not saved, the checkpoint before it is intact; lower --fit.lr"
+        ) from None
     for old in list_checkpoints(folder)[:-KEEP]:
-        shutil.rmtree(old)
+        remove_folder(old)
     return target
 
 
@@ -68,44 +88,82 @@ def load_model(checkpoint: Path, model: TrainableModel[Any]) -> None:
     Raises:
         CheckpointError: damaged, or of another shape; the file and the tensor are named.
     """
-    verify_folder(checkpoint, CheckpointError)
-    path = checkpoint / "model.safetensors"
-    found, expected = _load(path), tensors(model)
-    if missing := sorted(set(expected) ^ set(found)):
-        raise CheckpointError(f"{path}: tensor {missing[0]!r} is not in both file and model; config.json was changed")
-    for name, tensor in expected.items():
-        if found[name].shape != tensor.shape:
-            raise CheckpointError(f"{path}: {name!r} is {tuple(found[name].shape)}, model has {tuple(tensor.shape)}")
+    expected = tensors(model)
+    verify_checkpoint(checkpoint)
+    found = read_tensors(checkpoint / WEIGHTS, lambda forms: check_forms(checkpoint, forms, expected))
     with torch.no_grad():
         for name, tensor in expected.items():
             tensor.copy_(found[name])
+
+
+def verify_checkpoint(checkpoint: Path) -> None:
+    """Check every file of a checkpoint against its hash.
+
+    Raises:
+        CheckpointError: the file at fault is named, and the checkpoint before it, if there is one.
+    """
+    try:
+        verify_folder(checkpoint, CheckpointError)
+    except CheckpointError as fault:
+        earlier = [path for path in list_checkpoints(checkpoint.parent) if path.name < checkpoint.name]
+        hint = f"; or remove {checkpoint.name} to go on from {earlier[-1].name}" if earlier else ""
+        raise CheckpointError(f"{fault}{hint}") from None
+
+
+def check_forms(checkpoint: Path, found: dict[str, Form], expected: dict[str, Tensor]) -> None:
+    """Compare the header of the weights with a model; nothing is loaded for this.
+
+    Raises:
+        CheckpointError: a tensor is missing, added, or of another type or shape; it is named.
+    """
+    path = checkpoint / WEIGHTS
+    if missing := sorted(set(expected) ^ set(found)):
+        raise CheckpointError(f"{path}: tensor {missing[0]!r} is not in both file and model; config.json was changed")
+    for name, tensor in expected.items():
+        (dtype, shape), (own_dtype, own_shape) = found[name], form_of(tensor)
+        if (dtype, shape) != (own_dtype, own_shape):
+            raise CheckpointError(f"{path}: {name!r} is {dtype} {shape}, the model has {own_dtype} {own_shape}")
 
 
 def load_training(checkpoint: Path, optimizer: Optimizer) -> Progress:
     """Restore the optimiser and torch's random state; call after `load_model`.
 
     Raises:
-        CheckpointError: damaged or of another optimiser.
+        CheckpointError: damaged or of another optimiser; nothing was changed.
     """
-    meta = read_json(checkpoint / "state.json", CheckpointError)
-    slots = _load(checkpoint / "training.safetensors")
-    torch.set_rng_state(slots.pop("rng"))
+    verify_folder(checkpoint, CheckpointError, (STATE, TRAINING))
+    own = optimizer.state_dict()["param_groups"]
+    where = checkpoint / STATE
+    meta = read_json(where, CheckpointError)
+    groups: Any = meta.pop("optimizer", None) if isinstance(meta, dict) else None
+    if not _same_form(groups, own) or any(a["params"] != b["params"] for a, b in zip(groups, own, strict=True)):
+        raise CheckpointError(f"{where}: its optimiser is not the run's; resume with the run's own config")
+    try:
+        progress = from_json(Progress, meta, str(where))
+    except ConfigError as fault:
+        raise CheckpointError(f"{fault}; it is damaged, restore it from a copy") from fault
+    if progress.step < 0 or progress.seconds < 0:
+        raise CheckpointError(f"{where}: {progress} is not possible; it is damaged, restore it from a copy")
+    params = [param for group in optimizer.param_groups for param in group["params"]]
+    path = checkpoint / TRAINING
+    slots = read_tensors(path, lambda forms: _check_slots(path, forms, params))
+    rng = slots.pop("rng")
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in slots.items():
         index, _, slot = name.partition(".")
         state.setdefault(int(index), {})[slot] = tensor
-    try:
-        optimizer.load_state_dict({"state": state, "param_groups": meta["optimizer"]})
-    except (ValueError, KeyError) as fault:
-        raise CheckpointError(
-            f"{checkpoint}: optimiser state does not fit ({fault}); resume with its own config"
-        ) from fault
-    return Progress(meta["step"], meta["seconds"])
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for index, slot in state.items():  # torch turns whole numbers into the parameter's type, which loses count
+        optimizer.state[params[index]].update({k: v for k, v in slot.items() if not v.is_floating_point()})
+    torch.set_rng_state(rng)
+    return progress
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """List the complete checkpoints of a run, oldest first."""
-    return sorted(path for path in folder.glob("[0-9]*") if path.is_dir()) if folder.is_dir() else []
+    if not folder.is_dir() or folder.is_symlink():
+        return []
+    return sorted((path for path in folder.iterdir() if _STEP.fullmatch(path.name)), key=lambda path: int(path.name))
 
 
 def newest_checkpoint(folder: Path) -> Path:
@@ -117,28 +175,54 @@ def newest_checkpoint(folder: Path) -> Path:
     found = list_checkpoints(folder)
     if not found:
         raise CheckpointError(f"{folder}: no checkpoint; train first, or name a run folder that has one")
+    if found[-1].is_symlink():
+        raise CheckpointError(f"{found[-1]}: is a link; copy the run with `cp -rL` and use the copy")
     return found[-1]
 
 
 def tensors(model: TrainableModel[Any]) -> dict[str, Tensor]:
     """Return parameters and buffers by name, each once although modules may share them."""
     found: dict[str, Tensor] = {}
-    seen: set[int] = set()
+    seen: set[tuple[object, ...]] = set()
     for name, tensor in model.state_dict().items():
-        if tensor.data_ptr() not in seen or tensor.numel() == 0:
-            seen.add(tensor.data_ptr())
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride())
+        if place not in seen or tensor.data_ptr() == 0:  # nothing is shared where nothing is stored
+            seen.add(place)
             found[name] = tensor
     return found
-
-
-def _load(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as fault:
-        raise CheckpointError(f"{path}: not readable as safetensors ({fault})") from fault
 
 
 def _optimizer_state(optimizer: Optimizer) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     full = optimizer.state_dict()
     slots = {f"{i}.{name}": value for i, slot in full["state"].items() for name, value in slot.items()}
-    return full["param_groups"], {name: value.detach().cpu().contiguous() for name, value in slots.items()}
+    return full["param_groups"], slots
+
+
+def _check_slots(path: Path, found: dict[str, Form], params: list[Tensor]) -> None:
+    """Refuse what is not the state of these parameters: each slot is one number, or has its parameter's shape."""
+    if found.pop("rng", None) != form_of(torch.get_rng_state()):
+        raise CheckpointError(f"{path}: holds no state of torch's random numbers; restore it from a copy")
+    slots: dict[int, set[str]] = {}
+    for name, (dtype, shape) in found.items():
+        match = _SLOT.fullmatch(name)
+        known = match is not None and int(match[1]) < len(params)
+        like = known and shape == tuple(params[int(match[1])].shape) and dtype in FLOATS
+        if match is None or not known or not (like or shape == ()):
+            raise CheckpointError(
+                f"{path}: {name!r:.80} of shape {shape} does not fit the optimiser; use its own config"
+            )
+        slots.setdefault(int(match[1]), set()).add(match[2])
+    if len({frozenset(names) for names in slots.values()}) > 1:
+        raise CheckpointError(f"{path}: the optimiser's state is not complete; restore it from a copy")
+
+
+def _same_form(found: Any, own: Any) -> bool:
+    """Return whether JSON values could be settings of an optimiser: the same fields and types, other numbers."""
+    if isinstance(own, dict):
+        return isinstance(found, dict) and set(found) == set(own) and all(_same_form(found[k], own[k]) for k in own)
+    if isinstance(own, list | tuple):
+        same = isinstance(found, list) and len(found) == len(own)
+        return same and all(map(_same_form, found, own))
+    if isinstance(own, int | float) and not isinstance(own, bool):
+        return type(found) in (int, float)
+    return type(found) is type(own)

@@ -16,14 +16,24 @@ import torch
 from foreworld import __version__
 from foreworld.core import Spec, TrainableModel, from_json, to_json
 from foreworld.core.errors import CheckpointError, DataError, OutputExists
-from foreworld.core.files import read_json, write_json
+from foreworld.core.files import make_folder, read_sealed, write_json
 from foreworld.core.registry import load as find
+from foreworld.core.tensorfile import read_forms
 from foreworld.data import Dataset, Stretches
 from foreworld.data import load as open_data
-from foreworld.train.checkpoint import load_model, newest_checkpoint
+from foreworld.train.checkpoint import (
+    WEIGHTS,
+    check_forms,
+    list_checkpoints,
+    load_model,
+    newest_checkpoint,
+    tensors,
+    verify_checkpoint,
+)
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.json"
+FIELDS = {"format", "family", "spec", "model", "fit", "data", "sinks", "history"}
 FORMAT = 1
 
 
@@ -61,13 +71,14 @@ class Run:
         return data.seen(self.trained_on).with_spec(self.model.spec)
 
 
-def start_run(folder: Path, model: TrainableModel[Any], fit: dict[str, Any], data: Dataset) -> None:
-    """Create a run folder with `config.json` and `env.json`.
+def start_run(folder: Path, model: TrainableModel[Any], fit: dict[str, Any], data: Dataset, sinks: list[str]) -> None:
+    """Create a run folder with `config.json` and `env.json`; a run that has no checkpoint yet is begun anew.
 
     Raises:
-        OutputExists: the folder is there already.
+        OutputExists: the folder holds a checkpoint already.
+        WriteFailed: the disk refused.
     """
-    if (folder / CONFIG).exists():
+    if (folder / CONFIG).exists() and list_checkpoints(folder / CHECKPOINTS):
         raise OutputExists(f"{folder} already holds a run; choose another folder, or resume it")
     config = {
         "format": FORMAT,
@@ -76,10 +87,42 @@ def start_run(folder: Path, model: TrainableModel[Any], fit: dict[str, Any], dat
         "model": to_json(model.config),
         "fit": fit,
         "data": {"path": str(data.path.resolve()), "trained_on": to_json(data.stretches)},
+        "sinks": sinks,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / CONFIG, config)
+    make_folder(folder)
+    write_json(folder / CONFIG, config, sealed=True)
     write_json(folder / "env.json", environment(fit.get("seed", 0)))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a run's `config.json`.
+
+    Raises:
+        CheckpointError: not a run folder, damaged, or written by a newer foreworld.
+    """
+    where = folder / CONFIG
+    if not where.is_file():
+        raise CheckpointError(f"{folder}: not a run folder (no {CONFIG}); name the folder given to `train --out`")
+    config = read_sealed(where, FIELDS, CheckpointError, FORMAT)
+    if missing := [name for name in ("family", "spec", "model", "fit", "data") if name not in config]:
+        raise CheckpointError(f"{where}: has no field {missing[0]!r}; restore it from a copy")
+    return config
+
+
+def record_change(folder: Path, step: int, before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Write changed training settings into a run's `config.json`, and what they were into its `history`.
+
+    Args:
+        folder: the run folder.
+        step: the update from which the new settings hold.
+        before: the training settings so far, as JSON values.
+        after: the new ones.
+    """
+    changed = {name: [before[name], after[name]] for name in after if before[name] != after[name]}
+    if changed:
+        config = read_config(folder)
+        history = [*config.get("history", []), {"step": step, "fit": changed}]
+        write_json(folder / CONFIG, config | {"fit": after, "history": history}, sealed=True)
 
 
 def load_run(path: str | Path, device: str = "cpu") -> Run:
@@ -97,21 +140,22 @@ def load_run(path: str | Path, device: str = "cpu") -> Run:
         UnknownName: its family is not installed.
     """
     folder = Path(path)
-    if not (folder / CONFIG).is_file():
-        raise CheckpointError(f"{folder}: not a run folder (no {CONFIG}); name the folder given to `train --out`")
-    config = read_json(folder / CONFIG, CheckpointError)
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        found = config.get("format") if isinstance(config, dict) else type(config).__name__
-        raise CheckpointError(f"{folder / CONFIG}: format {found}, this foreworld reads {FORMAT}; update foreworld")
+    where, config = folder / CONFIG, read_config(folder)
+    checkpoint = newest_checkpoint(folder / CHECKPOINTS)
     try:
         family = find("models", config["family"])
-        spec = from_json(Spec, config["spec"], f"{folder / CONFIG}: spec")
-        model = family.build(spec, from_json(family.config_type, config["model"], f"{folder / CONFIG}: model"))
+        spec = from_json(Spec, config["spec"], f"{where}: spec")
+        settings = from_json(family.config_type, config["model"], f"{where}: model")
         data = config["data"]
-        trained_on = from_json(Stretches, data["trained_on"], f"{folder / CONFIG}: data")
+        trained_on = from_json(Stretches, data["trained_on"], f"{where}: data")
+        source = Path(data["path"])
+        fit = dict(config["fit"])
     except KeyError as missing:
-        raise CheckpointError(f"{folder / CONFIG}: has no field {missing}") from None
-    checkpoint = newest_checkpoint(folder / CHECKPOINTS)
+        raise CheckpointError(f"{where}: has no field {missing}") from None
+    except (TypeError, ValueError, AttributeError) as fault:
+        raise CheckpointError(f"{where}: not a valid config ({fault!s:.200}); restore it from a copy") from fault
+    _refuse_other_size(checkpoint, family, spec, settings)
+    model = family.build(spec, settings)
     load_model(checkpoint, model)
     model.to(device).eval()
     return Run(
@@ -119,10 +163,26 @@ def load_run(path: str | Path, device: str = "cpu") -> Run:
         family=config["family"],
         model=model,
         step=int(checkpoint.name),
-        fit=config["fit"],
-        data=Path(data["path"]),
+        fit=fit,
+        data=source,
         trained_on=trained_on,
     )
+
+
+def _refuse_other_size(checkpoint: Path, family: Any, spec: Spec, settings: Any) -> None:
+    """Compare config and weights on a device without memory, so that a damaged size is not allocated first."""
+    try:
+        with torch.device("meta"):
+            shapes = tensors(family.build(spec, settings))
+    except NotImplementedError:  # a family whose construction needs values
+        return
+    except (RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as fault:
+        raise CheckpointError(f"{checkpoint}: config.json describes no model that can be built ({fault})") from fault
+    try:
+        check_forms(checkpoint, read_forms(checkpoint / WEIGHTS), shapes)
+    except CheckpointError:
+        verify_checkpoint(checkpoint)  # damage explains more than another shape
+        raise
 
 
 def environment(seed: int) -> dict[str, Any]:

@@ -1,0 +1,115 @@
+"""Put faults and count what is lost: python benchmarks/faults.py [--quick] [--json] [--out FILE].
+
+Trainings, writers and collections are killed by SIGKILL, half of the time inside a save; every call that reaches the
+disk fails once; single bits flip; files are cut; hostile files are opened. After each fault everything stored is
+verified and the work goes on. Losses must be 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foreworld.core.files import write_json
+from foreworld.models.linear import Linear
+from foreworld.models.rssm import RSSM
+from foreworld.testing import damage, survival
+from foreworld.testing.faults import Tally
+from foreworld.train.run import environment
+
+MEMORY = Path("/dev/shm")
+"""A kill loses no more there than on a disk, where waiting for fsync would take most of the time."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many faults of each kind."""
+
+    kills: int
+    flips: int
+    truncations: int
+    hostile: int
+
+
+FULL = Size(kills=300, flips=10_000, truncations=500, hostile=2_000)
+QUICK = Size(kills=18, flips=200, truncations=20, hostile=60)
+
+
+def make() -> Any:
+    """Build a small RSSM, the same every time."""
+    torch.manual_seed(0)
+    return RSSM(survival.SPEC, deter=16, units=8, latents=2, classes=2, depth=2, layers=1)
+
+
+def linear() -> Any:
+    """Build a linear model, which is opened faster."""
+    return Linear(survival.SPEC, window=1, fit="gradient")
+
+
+def campaigns(size: Size, seed: int) -> dict[str, Callable[[Path], Tally]]:
+    """Return every campaign by name; each gets an empty folder."""
+    third, half = size.kills // 3, size.flips // 2
+
+    def spoil(home: Path) -> Tally:
+        store, run = damage.targets(home, linear)
+        first = damage.damage(store, half, size.truncations // 2, seed)
+        return first + damage.damage(run, size.flips - half, size.truncations - size.truncations // 2, seed + 1)
+
+    return {
+        "errors of the disk": lambda home: survival.refuse_disk(home, linear),
+        "hostile files": lambda home: damage.deceive(home, make, size.hostile),
+        "flips and truncations": spoil,
+        "killed collections": lambda home: survival.kill(survival.collecting(home), third, seed),
+        "killed writers": lambda home: survival.kill(survival.writing(home), third, seed),
+        "killed trainings": lambda home: survival.kill(survival.training(home, make), size.kills - 2 * third, seed),
+    }
+
+
+def main() -> int:
+    """Run the campaigns; return 1 when anything was lost."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a minute's worth")
+    parser.add_argument("--json", action="store_true", help="print JSON only")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments and places of the faults")
+    parser.add_argument("--only", default="", help="campaigns whose name contains this")
+    parser.add_argument("--folder", type=Path, default=MEMORY if MEMORY.is_dir() else None, help="where to work")
+    parser.add_argument("--out", type=Path, help="file for the result")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    total, started = Tally(), time.monotonic()
+    for name, campaign in campaigns(QUICK if args.quick else FULL, args.seed).items():
+        if args.only in name:
+            with tempfile.TemporaryDirectory(dir=args.folder) as home:
+                begun = time.monotonic()
+                found = campaign(Path(home))
+            total += found
+            said = {key: value for key, value in found.counts().items() if value}
+            print(f"{name}: {said}, {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+            for loss in found.losses[:20]:
+                print(f"  lost: {loss}", file=sys.stderr, flush=True)
+    result = {
+        **total.counts(),
+        "worker_kills": None,
+        "hangs": None,
+        "wall_seconds": round(time.monotonic() - started),
+        "quick": args.quick,
+        "made": {**environment(args.seed), "command": f"python benchmarks/faults.py{' --quick' if args.quick else ''}"},
+    }
+    if args.out:
+        write_json(args.out, result)
+    if args.json:
+        print(json.dumps(result, indent=2))
+    return 1 if total.losses else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
