@@ -25,7 +25,8 @@ from foreworld.envs import make
 from foreworld.models.rssm import RSSM
 from foreworld.presets.rssm import FAMILY
 from foreworld.rollout import collect
-from foreworld.train.offline import make_optimizer, update
+from foreworld.train.offline import make_optimizer
+from foreworld.train.update import update
 
 REPEATS = 5
 HORIZON = 15
