@@ -1,8 +1,8 @@
 """What the README and the documentation say runs as it stands.
 
 Every ```python block of a page is executed, in order, in one namespace and one folder; then every `foreworld` line of
-its ```bash blocks, in a folder of their own. A page that reads `episodes` or `runs/first` without making them gets those
-that the first page makes. A block that must not run opens with ```python no-run or ```bash no-run.
+its ```bash blocks, in a folder of their own. A page that reads `episodes` or `runs/first` and does not make them gets
+those that the first page makes. A block that must not run opens with ```python no-run or ```bash no-run.
 """
 
 from __future__ import annotations

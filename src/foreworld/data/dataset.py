@@ -33,8 +33,13 @@ class DatasetSummary:
         rows: of all episodes.
         steps: actions of all episodes, one fewer than rows in each.
         bytes: size of all rows.
-        length_min, length_mean, length_max: rows of an episode.
-        return_min, return_mean, return_std, return_max: undiscounted sum of the rewards of an episode.
+        length_min: rows of the shortest episode.
+        length_mean: rows of an episode on average.
+        length_max: rows of the longest episode.
+        return_min: least undiscounted sum of rewards of an episode.
+        return_mean: the same on average.
+        return_std: their standard deviation.
+        return_max: the largest.
         terminal: share of episodes that ended in a terminal state; the others were truncated.
         columns: name to type and shape.
         source: where the rows came from.
