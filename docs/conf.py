@@ -58,11 +58,17 @@ def setup(app: Sphinx) -> None:
     """Let pages take parts from the code and from measured results, and read docstrings as they are meant."""
     app.connect("source-read", fill)
     app.connect("autodoc-process-docstring", escape, priority=400)
+    app.connect("autodoc-process-signature", shorten)
 
 
 def fill(app: Sphinx, page: str, source: list[str]) -> None:
     """Replace the marks of a page."""
     source[0] = generated.fill(source[0])
+
+
+def shorten(app: Sphinx, what: str, name: str, value: Any, options: Any, taken: str, given: str) -> tuple[str, str]:
+    """Write a default that a factory makes as `...`, so that the signature can be read as Python."""
+    return (taken or "").replace("<factory>", "...") or taken, given
 
 
 def escape(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
