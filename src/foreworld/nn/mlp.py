@@ -65,7 +65,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [.., width]."""
-        return F.rms_norm(x, self.scale.shape, self.scale, self.eps)
+        return F.rms_norm(x, self.scale.shape, self.scale.to(x.dtype), self.eps)
 
 
 class Hidden(nn.Module):

@@ -167,7 +167,10 @@ def scan(
         Deterministic states [T, B, D], samples [T, B, Z], parameters [T, B, P].
     """
     weights = (*core, *(x for layer in head.hidden for x in layer), head.weight, head.bias)
-    return _Scan.apply(latent, tuple(keep), noise, deter, stoch, drive, *weights)
+    # a recurrence adds up its rounding errors, so it keeps the precision of its state under autocast
+    with torch.autocast(deter.device.type, enabled=False):
+        floats = (x.to(deter.dtype) for x in (stoch, drive, *weights))
+        return _Scan.apply(latent, tuple(keep), noise, deter, *floats)
 
 
 N = TypeVar("N", GRUTrace, LayerTrace)
@@ -249,7 +252,8 @@ def advance(core: Core, deter: Tensor, stoch: Tensor, drive: Tensor, taping: boo
     opened = gates.sigmoid() if taping else gates
     reset, _, update = _thirds(opened)
     if not taping:
-        reset.sigmoid_(), update.sigmoid_()
+        reset.sigmoid_()
+        update.sigmoid_()
     cand = torch.mul(reset, raw).tanh_()
     after = torch.lerp(_blocks(deter, count), cand, update).transpose(0, 1).flatten(1)
     return after, GRUTape(deter, stoch, inputs, hidden, opened, raw, cand)

@@ -52,8 +52,8 @@ class DemoConfig:
     max_steps: int | None = 1850
     num_envs: int = 8
     repeat: float = 8.0
-    steps: int = 4000
-    minutes: float = 12.2
+    steps: int = 4600
+    minutes: float = 12.9
     heldout: float = 0.25
     context: int = 30
     horizon: int = 50
