@@ -99,6 +99,14 @@ def sizes() -> str:
     return table(list(rows[0]), counted)
 
 
+def horizon() -> str:
+    """Return the table of `foreworld horizon`."""
+    answer = json.loads(shown(["horizon", "--per-step-error", "0.01", "--max-error", "0.2", "--json"]))
+    steps = list(answer["table"][0]["percent"])
+    rows = [[row["label"], *row["percent"].values(), row["safe_horizon"]] for row in answer["table"]]
+    return table(["error in % after", *(f"T = {step}" for step in steps), "steps to 20 %"], rows)
+
+
 def shown(arguments: Sequence[str]) -> str:
     """Return what the command line prints."""
     out = io.StringIO()
@@ -132,4 +140,5 @@ PARTS: dict[str, Callable[[], str]] = {
     "verbs": verbs,
     "helps": helps,
     "sizes": sizes,
+    "horizon": horizon,
 }
