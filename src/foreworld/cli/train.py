@@ -33,7 +33,9 @@ class Train:
     """Train a world model on stored episodes; every field of the preset is reachable as --model.X and --fit.X.
 
     example: foreworld train --preset rssm --size tiny --data episodes --steps 500 --out runs/first
+
     example: foreworld train --preset rssm --size 1m --data episodes --model.latent gaussian --fit.lr 3e-4 --out r
+
     example: foreworld train --resume runs/first
     """
 

@@ -57,7 +57,13 @@ def load(kind: str, name: str) -> Any:
 
 
 def unknown(what: str, name: str, known: list[str]) -> str:
-    """Say in one sentence that a name is unknown, with the nearest known ones."""
+    """Say in one sentence that a name is unknown, with the nearest known ones.
+
+    Args:
+        what: the kind of thing that was named.
+        name: as it was given.
+        known: names that would do.
+    """
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(sorted(known))}"
     return f"unknown {what} {name!r}; {hint}"

@@ -26,7 +26,24 @@ RANGE_ROWS = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSummary:
-    """Counts and averages of a dataset; lengths are in rows, returns undiscounted."""
+    """Counts and averages of a dataset.
+
+    Attributes:
+        episodes: how many.
+        rows: of all episodes.
+        steps: actions of all episodes, one fewer than rows in each.
+        bytes: size of all rows.
+        length_min: rows of the shortest episode.
+        length_mean: rows of an episode on average.
+        length_max: rows of the longest episode.
+        return_min: least undiscounted sum of rewards of an episode.
+        return_mean: the same on average.
+        return_std: their standard deviation.
+        return_max: the largest.
+        terminal: share of episodes that ended in a terminal state; the others were truncated.
+        columns: name to type and shape.
+        source: where the rows came from.
+    """
 
     episodes: int
     rows: int
@@ -40,7 +57,6 @@ class DatasetSummary:
     return_std: float
     return_max: float
     terminal: float
-    """Share of episodes that ended in a terminal state; the others were truncated."""
     columns: Mapping[str, Column]
     source: Source
 
@@ -241,7 +257,11 @@ class Dataset:
         return replace(self, spec=self.schema.spec.with_action_range(low, high), _cumulative={})
 
     def raw(self, episode: int) -> dict[str, np.ndarray]:
-        """Return the stored columns of one episode, [T+1, ...], without a copy."""
+        """Return the stored columns of one episode, [T+1, ...], without a copy.
+
+        Raises:
+            DataError: no such episode.
+        """
         if not 0 <= episode < self.episodes:
             raise DataError(f"{self.path}: episode {episode} of {self.episodes}")
         shard, start = self._place(episode)
@@ -264,7 +284,11 @@ class Dataset:
         return {key: torch.from_numpy(raw[TRUTH + key][None].copy()) for key in self.schema.truth}
 
     def episode(self, episode: int) -> Segment:
-        """Return one whole episode, [1, T, ...]."""
+        """Return one whole episode, [1, T, ...].
+
+        Raises:
+            DataError: no such episode.
+        """
         if not 0 <= episode < self.episodes:
             raise DataError(f"{self.path}: episode {episode} of {self.episodes}")
         return self.windows([episode], [0], int(self.lengths[episode]))

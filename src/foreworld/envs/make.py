@@ -46,6 +46,7 @@ def make(
         **options: passed to the environment.
 
     Raises:
+        ConfigError: a count or size below 1.
         UnknownName: no environment has that id; the message lists near matches.
         MissingExtra: a package is not installed; the message says how to get it.
         EnvironmentFault: the environment could not be opened.

@@ -51,7 +51,11 @@ class Linear(nn.Linear):
 
 
 class RMSNorm(nn.Module):
-    """Divide by the root mean square over the last axis, with a learned scale and no shift."""
+    """Divide by the root mean square over the last axis, with a learned scale and no shift.
+
+    Args:
+        width: of that axis.
+    """
 
     eps = 1e-4
 

@@ -70,7 +70,15 @@ class Head(NamedTuple):
 
 
 def layout(hidden: MLP, out: Linear) -> Head:
-    """Lay a head out for a loop."""
+    """Lay a head out for a loop.
+
+    Args:
+        hidden: its hidden layers.
+        out: the linear layer at its end.
+
+    Returns:
+        The same weights, not copied, as `scan` takes them.
+    """
     modules = [module for module in hidden if isinstance(module, Hidden)]
     found = (Layer(module.linear.weight.t(), module.linear.bias, module.norm.scale) for module in modules)
     return Head(tuple(found), out.weight.t(), out.bias)

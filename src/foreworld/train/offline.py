@@ -160,9 +160,12 @@ def fit(
         OutputExists: `out` exists and `resume` is false.
 
     Example:
-        >>> import foreworld as fw  # doctest: +SKIP
-        >>> data = fw.load("episodes")  # doctest: +SKIP
-        >>> fw.fit(fw.RSSM(data.spec), data, steps=1000, out="runs/first")  # doctest: +SKIP
+        >>> import tempfile, foreworld as fw
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data = fw.collect("CartPole-v1", episodes=3, out=f"{folder}/episodes")
+        ...     model = fw.RSSM(data.spec, deter=16, units=8, latents=4)
+        ...     fw.fit(model, data, steps=2, batch=2, length=8, out=f"{folder}/run").steps
+        2
     """
     if resume and out is None:
         raise ConfigError("resume needs out, the folder of the run to go on with")

@@ -138,6 +138,15 @@ def load_run(path: str | Path, device: str = "cpu") -> Run:
     Raises:
         CheckpointError: not a run folder, damaged, or written by a newer foreworld.
         UnknownName: its family is not installed.
+
+    Example:
+        >>> import tempfile, foreworld as fw
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data = fw.collect("CartPole-v1", episodes=3, out=f"{folder}/episodes")
+        ...     _ = fw.fit(fw.Linear(data.spec), data, steps=0, length=8, out=f"{folder}/run")
+        ...     run = fw.load_run(f"{folder}/run")
+        >>> run.family, run.step
+        ('linear', 0)
     """
     folder = Path(path)
     where, config = folder / CONFIG, read_config(folder)
