@@ -161,17 +161,13 @@ def fit(
 
     Example:
         >>> import foreworld as fw  # doctest: +SKIP
-        >>> data = fw.load("episodes")  # doctest: +SKIP
         >>> fw.fit(fw.RSSM(data.spec), data, steps=1000, out="runs/first")  # doctest: +SKIP
     """
     if resume and out is None:
         raise ConfigError("resume needs out, the folder of the run to go on with")
     folder = None if out is None else Path(out)
-    before = None
-    if folder is not None and resume:
-        stored = read_config(folder)
-        before = from_json(FitConfig, stored["fit"], f"{folder / CONFIG}: fit")
-        sinks = stored.get("sinks", ()) if sinks is None else sinks
+    before, used = (None, []) if folder is None or not resume else _stored(folder)
+    sinks = used if sinks is None else sinks
     config = replace(config or before or FitConfig(), **fields)
     if before is not None and before.optimizer != config.optimizer:
         raise ConfigError(f"fit.optimizer cannot change on resuming: {folder} was trained with {before.optimizer}")
@@ -181,16 +177,16 @@ def fit(
     optimizer = make_optimizer(model, config)
     checkpoints = Checkpoints(model, optimizer, None if folder is None else folder / CHECKPOINTS)
     with ExitStack() as stack:
-        outlets = stack.enter_context(Sinks(sinks or (), folder, to_json(config)))
+        outlets = stack.enter_context(Sinks(sinks, folder, to_json(config)))
         if folder is not None:
             make_folder(folder)
             stack.enter_context(lock_folder(folder))
-        if before is not None and folder is not None:
+        if folder is not None and before is not None:
             progress = checkpoints.restore()
             record_change(folder, progress.step, to_json(before), to_json(config))
         else:
             if folder is not None:
-                start_run(folder, model, to_json(config), data, [name for name in sinks or () if isinstance(name, str)])
+                start_run(folder, model, to_json(config), data, [name for name in sinks if isinstance(name, str)])
             progress = _begin(model, data, config)
         check_weights(model)
         if progress.step == 0 or folder is None:
@@ -216,6 +212,11 @@ def calibration_batches(data: Dataset, config: FitConfig, device: torch.device) 
             yield tree.to(data.sample(config.batch, config.length, seed=config.seed + 1, step=step), device)
 
     return read
+
+
+def _stored(folder: Path) -> tuple[FitConfig, list[str]]:
+    stored = read_config(folder)
+    return from_json(FitConfig, stored["fit"], f"{folder / CONFIG}: fit"), stored.get("sinks", [])
 
 
 def _begin(model: TrainableModel[Any], data: Dataset, config: FitConfig) -> Progress:
