@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +80,15 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a minute's worth")
     parser.add_argument("--json", action="store_true", help="print JSON only")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and places of the faults")
+    parser.add_argument("--kills", type=int, help="how many; 300 by default, 18 when quick")
     parser.add_argument("--only", default="", help="campaigns whose name contains this")
     parser.add_argument("--folder", type=Path, default=MEMORY if MEMORY.is_dir() else None, help="where to work")
     parser.add_argument("--out", type=Path, help="file for the result")
     args = parser.parse_args()
     torch.set_num_threads(1)
     total, started = Tally(), time.monotonic()
-    for name, campaign in campaigns(QUICK if args.quick else FULL, args.seed).items():
+    size = QUICK if args.quick else FULL
+    for name, campaign in campaigns(replace(size, kills=args.kills or size.kills), args.seed).items():
         if args.only in name:
             with tempfile.TemporaryDirectory(dir=args.folder) as home:
                 begun = time.monotonic()
@@ -102,7 +104,7 @@ def main() -> int:
         "hangs": None,
         "wall_seconds": round(time.monotonic() - started),
         "quick": args.quick,
-        "made": {**environment(args.seed), "command": f"python benchmarks/faults.py{' --quick' if args.quick else ''}"},
+        "made": {**environment(args.seed), "command": " ".join(["python", "benchmarks/faults.py", *sys.argv[1:]])},
     }
     if args.out:
         write_json(args.out, result)

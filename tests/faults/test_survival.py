@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-FEW = {"training": 3, "writing": 6, "collecting": 6, "errors": 9, "hostile": 120, "damage": 150}
+FEW = {"training": 3, "writing": 6, "collecting": 6, "errors": 15, "hostile": 80, "damage": 100}
 MANY = {"training": 100, "writing": 100, "collecting": 100, "errors": 1, "hostile": 2000, "damage": 5000}
 
 
