@@ -247,6 +247,17 @@ def test_what_cannot_be_resumed_is_refused(toy: Make, data: Dataset, tmp_path: P
         fit(toy(), data, steps=2, out=tmp_path / "run")
 
 
+@pytest.mark.parametrize("change", [{"sinks": 5}, {"sinks": [{}]}, {"history": {}}, {"fit": {"steps": "many"}}])
+def test_a_spoilt_config_is_refused(toy: Make, data: Dataset, tmp_path: Path, change: dict[str, Any]) -> None:
+    fit(toy(), data, steps=2, out=tmp_path / "run", **TOY)
+    config = tmp_path / "run" / "config.json"
+    stored = json.loads(config.read_text()) | change
+    stored.pop("sha256", None)
+    config.write_text(json.dumps(stored))
+    with pytest.raises((CheckpointError, ConfigError), match=r"config\.json"):
+        fit(toy(), data, out=tmp_path / "run", resume=True)
+
+
 def test_two_trainings_in_one_folder_the_second_refuses(toy: Make, data: Dataset, tmp_path: Path) -> None:
     run, refused = tmp_path / "run", []
 

@@ -2,6 +2,7 @@
 
 from foreworld.envs.fleet import Local as Local
 from foreworld.envs.fleet import Tally as Tally
+from foreworld.envs.make import builder as builder
 from foreworld.envs.make import make as make
 from foreworld.envs.vector import Rows as Rows
 from foreworld.envs.vector import Vector as Vector

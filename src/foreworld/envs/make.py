@@ -15,6 +15,7 @@ from gymnasium.wrappers import TimeLimit
 from foreworld.core import registry
 from foreworld.core.errors import ConfigError, EnvironmentFault, MissingExtra, UnknownName
 from foreworld.envs.contract import Guard
+from foreworld.envs.driver import Builder
 from foreworld.envs.fleet import Local
 from foreworld.envs.vector import Vector
 from foreworld.envs.workers import Workers
@@ -73,9 +74,7 @@ def make(
     if num_envs < 1 or (max_steps is not None and max_steps < 1) or (image_size is not None and image_size < 1):
         found = f"{num_envs}, {max_steps} and {image_size}"
         raise ConfigError(f"num_envs, max_steps and image_size must be at least 1, found {found}")
-    # what was registered by hand is unknown to a worker, which imports modules afresh
-    registered = gym.registry.get(env_id)
-    build = partial(_one, env_id, registered, image_size=image_size, keys=keys, max_steps=max_steps, options=options)
+    build = builder(env_id, image_size=image_size, keys=keys, max_steps=max_steps, **options)
     builders = [build] * num_envs
     fleet = (
         Workers(builders, env_id, timeout=timeout, fault_rate=fault_rate)
@@ -88,6 +87,31 @@ def make(
     except BaseException:
         fleet.close()
         raise
+
+
+def builder(
+    env_id: str,
+    *,
+    image_size: int | None = 64,
+    keys: Sequence[str] | None = None,
+    max_steps: int | None = None,
+    **options: Any,
+) -> Builder:
+    """Return what opens one environment, in this process or another.
+
+    Args:
+        env_id: as in `make`.
+        image_size: side to which pictures are averaged; None leaves them as they are.
+        keys: observation keys to keep; None keeps all.
+        max_steps: steps after which an episode is cut off.
+        **options: passed to the environment.
+
+    Returns:
+        A function without arguments; calling it raises what `make` raises.
+    """
+    # what was registered by hand is unknown to a worker, which imports modules afresh
+    registered = gym.registry.get(env_id)
+    return partial(_one, env_id, registered, image_size=image_size, keys=keys, max_steps=max_steps, options=options)
 
 
 def _one(

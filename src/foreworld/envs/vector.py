@@ -87,11 +87,6 @@ class Vector:
         self._pending: dict[str, np.ndarray] = {}
 
     @property
-    def env(self) -> VectorEnv:
-        """The Gymnasium environment itself."""
-        return self._env
-
-    @property
     def action(self) -> Space:
         """The action space of one environment."""
         assert self.spec.action is not None

@@ -170,36 +170,36 @@ def fit(
     if resume and out is None:
         raise ConfigError("resume needs out, the folder of the run to go on with")
     folder = None if out is None else Path(out)
-    before = None
-    if folder is not None and resume:
-        stored = read_config(folder)
-        before = from_json(FitConfig, stored["fit"], f"{folder / CONFIG}: fit")
-        sinks = stored.get("sinks", ()) if sinks is None else sinks
+    before, used = (None, []) if folder is None or not resume else _stored(folder)
+    sinks = used if sinks is None else sinks
     config = replace(config or before or FitConfig(), **fields)
-    if before is not None and before.optimizer != config.optimizer:
-        raise ConfigError(f"fit.optimizer cannot change on resuming: {folder} was trained with {before.optimizer}")
-    if config.dream_share:
-        require(model, "dream_losses", "fit.dream_share")
+    _check(model, config, before)
     data = data.with_spec(model.spec)
     optimizer = make_optimizer(model, config)
     checkpoints = Checkpoints(model, optimizer, None if folder is None else folder / CHECKPOINTS)
     with ExitStack() as stack:
-        outlets = stack.enter_context(Sinks(sinks or (), folder, to_json(config)))
+        outlets = stack.enter_context(Sinks(sinks, folder, to_json(config)))
         if folder is not None:
             make_folder(folder)
             stack.enter_context(lock_folder(folder))
-        if before is not None and folder is not None:
+        if folder is not None and before is not None:
             progress = checkpoints.restore()
             record_change(folder, progress.step, to_json(before), to_json(config))
         else:
-            if folder is not None:
-                start_run(folder, model, to_json(config), data, [name for name in sinks or () if isinstance(name, str)])
-            progress = _begin(model, data, config)
+            names = [name for name in sinks if isinstance(name, str)]
+            progress = _begin(model, data, config, folder, names)
         check_weights(model)
         if progress.step == 0 or folder is None:
             checkpoints.save(progress)
         logs = [MetricsFile(folder, progress.step), outlets]
         return _train(model, data, config, optimizer, progress, checkpoints, logs, report)
+
+
+def _check(model: TrainableModel[Any], config: FitConfig, before: FitConfig | None) -> None:
+    if before is not None and before.optimizer != config.optimizer:
+        raise ConfigError(f"fit.optimizer cannot change on resuming: the run was trained with {before.optimizer}")
+    if config.dream_share:
+        require(model, "dream_losses", "fit.dream_share")
 
 
 def make_optimizer(model: TrainableModel[Any], config: FitConfig) -> LaProp | AdamW:
@@ -221,7 +221,16 @@ def calibration_batches(data: Dataset, config: FitConfig, device: torch.device) 
     return read
 
 
-def _begin(model: TrainableModel[Any], data: Dataset, config: FitConfig) -> Progress:
+def _stored(folder: Path) -> tuple[FitConfig, list[str]]:
+    stored = read_config(folder)
+    return from_json(FitConfig, stored["fit"], f"{folder / CONFIG}: fit"), stored.get("sinks", [])
+
+
+def _begin(
+    model: TrainableModel[Any], data: Dataset, config: FitConfig, folder: Path | None, sinks: list[str]
+) -> Progress:
+    if folder is not None:
+        start_run(folder, model, to_json(config), data, sinks)
     torch.manual_seed(config.seed)
     if "calibrate" in model.provides:
         cast(Calibrates, model).calibrate(calibration_batches(data, config, _device(model)))

@@ -106,6 +106,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = read_sealed(where, FIELDS, CheckpointError, FORMAT)
     if missing := [name for name in ("family", "spec", "model", "fit", "data") if name not in config]:
         raise CheckpointError(f"{where}: has no field {missing[0]!r}; restore it from a copy")
+    sinks, history = config.get("sinks", []), config.get("history", [])
+    if not isinstance(history, list) or not isinstance(sinks, list) or not all(isinstance(name, str) for name in sinks):
+        raise CheckpointError(f"{where}: sinks and history must be lists, sinks of names; restore it from a copy")
     return config
 
 
