@@ -32,6 +32,8 @@ LIMIT = 5.0
 CONFIDENCE = 0.99
 SEEN = 0.02
 """A share below this is as good as nothing."""
+EXACT = 0.9
+"""A share above this leaves no doubt which row it is."""
 STILL = 1e-6
 """Features that vary less than this stand still."""
 
@@ -134,7 +136,7 @@ def _changing_rows(data: Dataset, column: str, seed: int) -> np.ndarray:
 
 def _values(data: Dataset, column: str, rows: np.ndarray, shift: int) -> Tensor:
     """Return the column's values [N, Q] a few rows on, actions model-ready."""
-    found = torch.from_numpy(_gather(data, column, rows + [0, shift]))
+    found = torch.from_numpy(_gather(data, column, rows + np.array([0, shift])))
     if column == ACTION and data.spec.action is not None:
         return data.spec.action.to_model(found).float()
     return found.reshape(len(rows), -1).float()
@@ -144,9 +146,11 @@ def _evidence(data: Dataset, rows: np.ndarray) -> Tensor:
     """Return what can be seen of the step to each row [N, P]: the observation before, its change, the change's size."""
     parts = []
     for key, space in data.spec.obs.items():
-        before, after = (_gather(data, OBS + key, at) for at in (rows - [0, 1], rows))
+        before, after = (_gather(data, OBS + key, at) for at in (rows - np.array([0, 1]), rows))
         chunks = range(0, len(rows), 256)
-        parts.append(torch.cat([_step(_flat(before[i : i + 256], space), _flat(after[i : i + 256], space)) for i in chunks]))
+        parts.append(
+            torch.cat([_step(_flat(before[i : i + 256], space), _flat(after[i : i + 256], space)) for i in chunks])
+        )
     return torch.cat(parts, 1)
 
 
@@ -163,8 +167,8 @@ def _step(before: Tensor, after: Tensor) -> Tensor:
     middle = F.pad((before + after) / 2, (1, 1, 1, 1), mode="replicate")
     slope_y, slope_x = middle[:, 2:, 1:-1] - middle[:, :-2, 1:-1], middle[:, 1:-1, 2:] - middle[:, 1:-1, :-2]
     moved = torch.stack([change.abs(), change * slope_y, change * slope_x], 1)
-    tiles = F.adaptive_avg_pool2d(moved, [min(TILES, side) for side in before.shape[1:]])
-    small = [F.adaptive_avg_pool2d(part, [min(SIDE // 2, side) for side in before.shape[1:]]) for part in plain]
+    tiles = _pooled(moved, TILES)
+    small = [_pooled(part, SIDE // 2) for part in plain]
     return torch.cat([part.flatten(1) for part in (*small, moved.mean(2), moved.mean(3), tiles)], 1)
 
 
@@ -182,7 +186,12 @@ def _flat(value: np.ndarray, space: Space) -> Tensor:
         return tensor.reshape(len(value), -1).float()
     # unequal weights, so that two colours of the same brightness differ
     grey = torch.einsum("nchw,c->nhw", tensor.float() / 255, torch.linspace(1.0, 0.5, space.shape[0]))
-    return F.adaptive_avg_pool2d(grey, [min(side, SIDE) for side in space.shape[1:]])
+    return _pooled(grey, SIDE)
+
+
+def _pooled(picture: Tensor, most: int) -> Tensor:
+    height, width = picture.shape[-2:]
+    return F.adaptive_avg_pool2d(picture, (min(height, most), min(width, most)))
 
 
 def _groups(rows: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -201,9 +210,7 @@ def _groups(rows: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return group, np.random.default_rng(seed).permutation(int(unit.max()) + 1)[unit] % FOLDS
 
 
-def _errors(
-    values: Tensor, evidence: Tensor, fold: np.ndarray, *, beside: bool, progress: Progress | None
-) -> Tensor:
+def _errors(values: Tensor, evidence: Tensor, fold: np.ndarray, *, beside: bool, progress: Progress | None) -> Tensor:
     """Read every row's values from the evidence when its fold is held out.
 
     Args:
@@ -290,7 +297,7 @@ def _judged(column: str, rows: int, sums: np.ndarray, seed: int) -> Alignment:
 
     def shares(drawn: np.ndarray) -> np.ndarray:
         total = drawn.sum(1)
-        return 1 - total[..., 0] / np.maximum(total[..., 1], 1e-12)
+        return np.maximum(1 - total[..., 0] / np.maximum(total[..., 1], 1e-12), -1.0)
 
     def leads(drawn: np.ndarray) -> np.ndarray:
         share = shares(drawn)
@@ -310,13 +317,27 @@ def _judged(column: str, rows: int, sums: np.ndarray, seed: int) -> Alignment:
         for i, shift in enumerate(SHIFTS)
     )
     best = max(shifts, key=lambda s: s.share)
-    return Alignment(column=column, verdict=_verdict(best, shifts[1]), best=best.shift, rows=rows, shifts=shifts)
+    judge = _action_verdict if column == ACTION else _reward_verdict
+    return Alignment(column=column, verdict=judge(best, shifts[1]), best=best.shift, rows=rows, shifts=shifts)
 
 
-def _verdict(best: Shift, stored: Shift) -> Verdict:
+def _action_verdict(best: Shift, stored: Shift) -> Verdict:
     if best.low < SEEN:
         return "unseen"
     if best.shift == 0 or best.lead_low < SEEN:
         return "aligned"
-    # of a plain shift nothing is left at the stored row; a world that answers late leaves something
-    return "shifted" if stored.share < best.share / 3 else "unclear"
+    # a world that answers late shows part of its last action too; what is not yet taken no world can show, so
+    # a later action that leads a little may only be one that follows from what is seen
+    plain = stored.high < best.share / 3 if best.shift < 0 else stored.share < 0.7 * best.share
+    return "shifted" if plain or best.low > EXACT else "unclear"
+
+
+def _reward_verdict(best: Shift, stored: Shift) -> Verdict:
+    if best.low < SEEN:
+        return "unseen"
+    if best.shift == 0 or best.lead_low < SEEN:
+        return "aligned"
+    if stored.high < best.share / 3:
+        return "shifted"
+    # rewards follow from states, which resemble each other: only what is left unexplained tells them apart
+    return "unclear" if 1 - best.share < (1 - stored.share) / 4 else "aligned"

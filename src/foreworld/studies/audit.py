@@ -123,8 +123,7 @@ def check(path: str | Path, *, window: int = 16, seed: int = 0, progress: Progre
     if all(found.bad is None for found in facts.columns.values()):
         columns = (ACTION, "reward")
         alignments = tuple(
-            scan(data, name, seed, lambda done, total, name=name: tell(f"align {name}", done, total))
-            for name in columns
+            scan(data, name, seed, lambda done, total, name=name: tell(name, done, total)) for name in columns
         )
         findings = [finding for found in alignments for finding in _shifts(found)] + findings
     order = ("error", "warning", "note")
@@ -132,7 +131,7 @@ def check(path: str | Path, *, window: int = 16, seed: int = 0, progress: Progre
     return Audit(path=str(path), findings=tuple(findings), statistics=_statistics(data, facts), alignments=alignments)
 
 
-def _damage(store: Path, tell: Progress) -> Iterator[Finding] | list[Finding]:
+def _damage(store: Path, tell: Progress) -> list[Finding]:
     """Compare every file with its hash, also those that were remembered as whole."""
     found = []
     try:
@@ -166,8 +165,8 @@ def _shifts(found: Alignment) -> Iterator[Finding]:
         yield _finding(
             "warning",
             "alignment",
-            f"{found.column}[t{found.best:+d}] explains the change to obs[t] better than {found.column}[t], which "
-            "also counts: either the world answers late, or rows are shifted; compare with the source",
+            f"the change from obs[t-1] to obs[t] tells more of {found.column}[t{found.best:+d}] than of "
+            f"{found.column}[t], but of both: the world answers late, or rows are shifted; compare with the source",
         )
     elif found.verdict == "unseen" and found.column == ACTION:
         yield _finding(
@@ -301,7 +300,9 @@ def _actions(data: Dataset, facts: Survey) -> Iterator[Finding]:
     for i, counts in enumerate(facts.taken):
         never = np.flatnonzero(counts == 0)
         if len(never) and len(counts) > 1:
-            named = ", ".join(str(n + action.start[i]) for n in never[:LISTED]) + (", ..." if len(never) > LISTED else "")
+            named = ", ".join(str(n + action.start[i]) for n in never[:LISTED]) + (
+                ", ..." if len(never) > LISTED else ""
+            )
             part = f" of component {i}" if len(facts.taken) > 1 else ""
             yield _finding(
                 "warning",
