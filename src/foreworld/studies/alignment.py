@@ -19,12 +19,13 @@ from foreworld.ops.regress import Moments, moments, ridge
 
 SHIFTS = (-1, 0, 1)
 ROWS = 8000
-FEWEST_ROWS = 60
+MOST_NUMBERS = 40_000_000
+FEWEST_ROWS = 40
 SIDE = 64
 FOLDS = 5
 GROUPS = 20
 TILES = 8
-FEATURES = 256
+FEATURES = 128
 PRODUCTS = 16
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 FREE = 10.0
@@ -109,7 +110,8 @@ def scan(data: Dataset, column: str = ACTION, seed: int = 0, progress: Progress 
     rows = _changing_rows(data, column, seed)
     if len(rows) < FEWEST_ROWS:
         what = f"{'actions' if column == ACTION else 'rewards'} change around {len(rows)} rows only"
-        return Alignment(column=column, verdict="absent", rows=len(rows), reason=f"{what}: too few to align")
+        reason = f"{what}: too few to align, at least {FEWEST_ROWS} are needed"
+        return Alignment(column=column, verdict="absent", rows=len(rows), reason=reason)
     values = torch.stack([_values(data, column, rows, shift) for shift in SHIFTS], 1)
     action = values[:, 1, :0] if column == ACTION or data.spec.action is None else _values(data, ACTION, rows, 0)
     evidence = torch.cat([action, _evidence(data, rows)], 1)
@@ -129,9 +131,16 @@ def _changing_rows(data: Dataset, column: str, seed: int) -> np.ndarray:
         rows = np.flatnonzero(changes[1:-1] | changes[2:]) + 2
         found.append(np.stack([np.full(len(rows), episode), rows], 1))
     rows = np.concatenate(found)
-    if len(rows) > ROWS:
-        rows = rows[np.sort(np.random.default_rng(seed).choice(len(rows), ROWS, replace=False))]
+    # large observations are judged on fewer rows, so that memory stays bounded
+    most = max(FEWEST_ROWS, min(ROWS, MOST_NUMBERS // sum(_width(space) for space in data.spec.obs.values())))
+    if len(rows) > most:
+        rows = rows[np.sort(np.random.default_rng(seed).choice(len(rows), most, replace=False))]
     return rows
+
+
+def _width(space: Space) -> int:
+    """Return about how many numbers of evidence an observation gives."""
+    return 3 * (min(space.width, SIDE * SIDE) if space.kind == "image" else space.width)
 
 
 def _values(data: Dataset, column: str, rows: np.ndarray, shift: int) -> Tensor:

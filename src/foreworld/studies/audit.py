@@ -100,10 +100,9 @@ def check(path: str | Path, *, window: int = 16, seed: int = 0, progress: Progre
 
     Example:
         >>> import tempfile, foreworld as fw
-        >>> from foreworld.studies.audit import check
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = fw.collect("CartPole-v1", episodes=30, out=f"{folder}/d")
-        ...     found = check(f"{folder}/d")
+        ...     found = fw.check(f"{folder}/d")
         >>> found.ok, [(scan.column, scan.verdict) for scan in found.alignments]
         (True, [('prev_action', 'aligned'), ('reward', 'absent')])
     """
@@ -172,8 +171,8 @@ def _shifts(found: Alignment) -> Iterator[Finding]:
         yield _finding(
             "warning",
             "alignment",
-            "the actions explain nothing of what changes, at no shift: the world may ignore them, or rows of different "
-            "episodes were mixed; look at an episode before training",
+            "no effect of the actions is seen at any shift: more rows may show one; else the world ignores them, or "
+            "actions and observations are of different episodes",
         )
     elif found.verdict == "absent" and found.column == ACTION:
         yield _finding("note", "alignment", found.reason)
@@ -223,7 +222,7 @@ def _outside(name: str, found: Range, space: Space) -> Iterator[Finding]:
     under, over = found.low.ravel() < low - slack, found.high.ravel() > high + slack
     if (under | over).any():
         at = int((under | over).argmax())
-        held = f"{found.low.ravel()[at]:.4g} to {found.high.ravel()[at]:.4g}"
+        held = f"{float(found.low.ravel()[at]):.4g} to {float(found.high.ravel()[at]):.4g}"
         yield _finding(
             "error" if space.kind == "discrete" else "warning",
             "values",
