@@ -162,6 +162,17 @@ def test_what_is_spoiled_is_named(
     assert audit.ok == (severity != "error")
 
 
+def test_an_episode_of_actions_that_do_nothing_may_stand_still(tmp_path: Path) -> None:
+    def spoil(rows: list[Columns]) -> None:
+        repeat_rows(rows)
+        freeze(rows)
+        rows[1]["prev_action"][1:] = 1
+
+    audit = write(tmp_path / "d", spoil)
+    assert audit.ok
+    assert only(audit, "frames").severity == "warning"
+
+
 def test_short_and_single_episodes_are_mentioned(tmp_path: Path) -> None:
     with Writer(tmp_path / "d", SPEC) as writer:
         writer.add(episodes(1)[0])

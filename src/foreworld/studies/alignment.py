@@ -140,7 +140,7 @@ def _changing_rows(data: Dataset, column: str, seed: int) -> np.ndarray:
 
 def _width(space: Space) -> int:
     """Return about how many numbers of evidence an observation gives."""
-    return 3 * (min(space.width, SIDE * SIDE) if space.kind == "image" else space.width)
+    return SIDE * SIDE if space.kind == "image" else 3 * space.width
 
 
 def _values(data: Dataset, column: str, rows: np.ndarray, shift: int) -> Tensor:

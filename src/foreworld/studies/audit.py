@@ -25,6 +25,7 @@ Progress = Callable[[str, int, int], None]
 
 FROZEN_ROWS = 8
 """A shorter episode may well stand still."""
+UNLIKELY = 1e-3
 MANY_REPEATS = 0.5
 LISTED = 5
 
@@ -257,7 +258,7 @@ def _frames(data: Dataset, facts: Survey, window: int) -> Iterator[Finding]:
             f"column {name!r}, episode {episode}, row {row}: not as arrival rows have it; write the store again "
             "with foreworld.data.Writer",
         )
-    frozen = np.flatnonzero((facts.repeated == facts.lengths - 1) & (facts.lengths >= FROZEN_ROWS))
+    frozen = _frozen(facts)
     if len(frozen):
         yield _finding(
             "error",
@@ -290,6 +291,15 @@ def _frames(data: Dataset, facts: Survey, window: int) -> Iterator[Finding]:
             "episodes",
             f"{short} of {data.episodes} episodes are shorter than a window of {window} rows and will be padded",
         )
+
+
+def _frozen(facts: Survey) -> np.ndarray:
+    """Return the episodes that stand still where, by all other episodes, something should have moved."""
+    steps = facts.lengths - 1
+    still = facts.repeated == steps
+    usual = facts.repeated[~still].sum() / max(steps[~still].sum(), 1)
+    # in a world where many actions do nothing, a short episode of such actions is no fault
+    return np.flatnonzero(still & (facts.lengths >= FROZEN_ROWS) & (usual**facts.choices < UNLIKELY))
 
 
 def _actions(data: Dataset, facts: Survey) -> Iterator[Finding]:

@@ -46,6 +46,7 @@ class Survey:
         returns: [E] undiscounted.
         terminal: [E] whether the last row is terminal.
         repeated: [E] rows whose observation equals the one before in every value.
+        choices: [E] stretches of rows with the same action; of video, its steps.
         copies: (episode, earlier episode) with the same observations and actions.
         misplaced: (flag or column, episode, row) of the first value that breaks the arrival rows.
     """
@@ -56,6 +57,7 @@ class Survey:
     returns: np.ndarray
     terminal: np.ndarray
     repeated: np.ndarray
+    choices: np.ndarray
     copies: tuple[tuple[int, int], ...]
     misplaced: tuple[tuple[str, int, int], ...]
 
@@ -68,7 +70,7 @@ def survey(data: Dataset, progress: Progress | None = None) -> Survey:
         progress: called with (rows read, rows).
     """
     ranges: dict[str, list[Range]] = {name: [] for name in _valued(data)}
-    returns, terminal, repeated = (np.zeros(data.episodes) for _ in range(3))
+    returns, terminal, repeated, choices = (np.zeros(data.episodes) for _ in range(4))
     first_of: dict[bytes, int] = {}
     copies: list[tuple[int, int]] = []
     misplaced: dict[str, tuple[str, int, int]] = {}
@@ -84,6 +86,7 @@ def survey(data: Dataset, progress: Progress | None = None) -> Survey:
         returns[episode] = raw["reward"].sum(dtype=np.float64)
         terminal[episode] = raw["is_terminal"][-1]
         repeated[episode] = _repeats([raw[OBS + key] for key in data.spec.obs])
+        choices[episode] = _choices(raw)
         known = first_of.setdefault(_digest(data, raw), episode)
         if known != episode:
             copies.append((episode, known))
@@ -99,6 +102,7 @@ def survey(data: Dataset, progress: Progress | None = None) -> Survey:
         returns=returns,
         terminal=terminal.astype(bool),
         repeated=repeated.astype(np.int64),
+        choices=choices.astype(np.int64),
         copies=tuple(copies),
         misplaced=tuple(misplaced.values()),
     )
@@ -153,6 +157,14 @@ def _repeats(columns: list[np.ndarray]) -> int:
             same &= (part[1:] == part[:-1]).reshape(len(same), -1).all(1)
         count += int(same.sum())
     return count
+
+
+def _choices(raw: Mapping[str, np.ndarray]) -> int:
+    steps = len(raw["reward"]) - 1
+    if ACTION not in raw:
+        return steps
+    taken = raw[ACTION][1:].reshape(steps, -1)
+    return 1 + int((taken[1:] != taken[:-1]).any(1).sum())
 
 
 def _digest(data: Dataset, raw: Mapping[str, np.ndarray]) -> bytes:
