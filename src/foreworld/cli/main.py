@@ -11,6 +11,7 @@ from foreworld import __version__
 VERBS = {
     "demo": "play Atari, learn a world model in minutes, and show its dreams beside the truth",
     "collect": "let a policy act in an environment and store the episodes",
+    "check": "say whether a dataset can be trained on: shifted actions, damage, frozen frames, NaN",
     "inspect": "show what a dataset or a run holds",
     "list": "list model families, sizes, environments, and the runs in a folder",
     "train": "train a world model on stored episodes",
@@ -39,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
         argv: arguments after the program's name; by default those of the process.
 
     Returns:
-        0 when all went well, 2 for bad input, 128 + the signal when interrupted (130 for Ctrl-C, 143 for SIGTERM).
+        0 when all went well, 1 when what was checked is at fault, 2 for bad input, 128 + the signal when interrupted
+        (130 for Ctrl-C, 143 for SIGTERM).
     """
     try:
         return _main(sys.argv[1:] if argv is None else argv)
@@ -65,7 +67,7 @@ def _main(args: list[str]) -> int:
     if verb not in VERBS:
         return _fail("", unknown("verb", verb, list(VERBS)))
     try:
-        import_module(f"foreworld.cli.{verb}").run(rest)
+        return import_module(f"foreworld.cli.{verb}").run(rest) or 0
     except ForeworldError as error:
         return _fail(verb, str(error))
     except BrokenPipeError:
@@ -78,7 +80,6 @@ def _main(args: list[str]) -> int:
     except KeyboardInterrupt:
         print(f"\nforeworld {verb}: interrupted; what was finished is kept", file=sys.stderr)
         return INTERRUPTED
-    return 0
 
 
 def usage() -> str:
