@@ -181,8 +181,9 @@ def tensors(model: TrainableModel[Any]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     seen: set[tuple[object, ...]] = set()
     for name, tensor in model.state_dict().items():
-        place = (tensor.data_ptr(), tensor.shape, tensor.stride())
-        if place not in seen or tensor.data_ptr() == 0:  # nothing is shared where nothing is stored
+        # the storage, not its address: on the device `meta` all addresses are 0
+        place = (tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride())
+        if place not in seen:
             seen.add(place)
             found[name] = tensor
     return found
