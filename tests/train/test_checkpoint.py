@@ -180,9 +180,10 @@ def test_every_type_is_written_as_safetensors_reads_it(tmp_path: Path) -> None:
     assert read_forms(tmp_path / "x")["one"] == ("F32", ())
 
 
-def test_shared_tensors_are_stored_once_and_views_are_not_lost() -> None:
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_shared_tensors_are_stored_once_and_views_are_not_lost(device: str) -> None:
     model = nn.Module()
-    model.a, model.b = nn.Linear(2, 2), nn.Linear(2, 2)
+    model.a, model.b = nn.Linear(2, 2, device=device), nn.Linear(2, 2, device=device)
     model.b.weight = model.a.weight
     model.register_buffer("first_row", model.a.weight.detach()[0])
     assert sorted(tensors(model)) == ["a.bias", "a.weight", "b.bias", "first_row"]  # type: ignore[arg-type]

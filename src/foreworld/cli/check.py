@@ -57,7 +57,7 @@ def run(argv: list[str]) -> int:
             if stage not in displays:
                 stack.close()
                 title, unit = STAGES[stage]
-                displays[stage] = stack.enter_context(Display(title, unit, every=1.0, quiet=args.json))
+                displays[stage] = stack.enter_context(Display(title, unit, quiet=args.json))
             displays[stage].show(done, total)
 
         found = check(folder, window=args.window, seed=args.seed, progress=show)
