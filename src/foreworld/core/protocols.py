@@ -99,8 +99,8 @@ class TrainableModel(WorldModel[S], Protocol[S]):
         """Return what is trained, with names."""
         ...
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return parameters and buffers by name."""
+    def state_dict(self, *, keep_vars: bool = False) -> dict[str, Any]:
+        """Return parameters and buffers by name: themselves with `keep_vars`, else without their gradient."""
         ...
 
     def train(self, mode: bool = True) -> Any:

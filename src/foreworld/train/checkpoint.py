@@ -183,12 +183,12 @@ def newest_checkpoint(folder: Path) -> Path:
 def tensors(model: TrainableModel[Any]) -> dict[str, Tensor]:
     """Return parameters and buffers by name, each once although modules may share them."""
     found: dict[str, Tensor] = {}
-    seen: set[tuple[object, ...]] = set()
-    for name, tensor in model.state_dict().items():
-        place = (tensor.data_ptr(), tensor.shape, tensor.stride())
-        if place not in seen or tensor.data_ptr() == 0:  # nothing is shared where nothing is stored
-            seen.add(place)
-            found[name] = tensor
+    seen: set[int] = set()
+    # by identity, which also tells on a device without memory, where every tensor lies at the same place
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            found[name] = tensor.detach()
     return found
 
 
