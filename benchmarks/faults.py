@@ -1,13 +1,15 @@
 """Put faults and count what is lost: python benchmarks/faults.py [--quick] [--json] [--out FILE].
 
 Trainings, writers and collections are killed by SIGKILL, half of the time inside a save; every call that reaches the
-disk fails once; single bits flip; files are cut; hostile files are opened. After each fault everything stored is
-verified and the work goes on. Losses must be 0.
+disk fails once; single bits flip; files are cut; hostile files are opened; environment workers are killed and hang.
+After each fault everything stored is verified and the work goes on. Losses must be 0.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import sys
 import tempfile
@@ -24,6 +26,7 @@ from foreworld.models.linear import Linear
 from foreworld.models.rssm import RSSM
 from foreworld.testing import damage, survival
 from foreworld.testing.faults import Tally
+from foreworld.testing.watching import watch_environment
 from foreworld.train.run import environment
 
 MEMORY = Path("/dev/shm")
@@ -38,10 +41,12 @@ class Size:
     flips: int
     truncations: int
     hostile: int
+    worker_kills: int
+    hangs: int
 
 
-FULL = Size(kills=300, flips=10_000, truncations=500, hostile=2_000)
-QUICK = Size(kills=18, flips=200, truncations=20, hostile=60)
+FULL = Size(kills=300, flips=10_000, truncations=500, hostile=2_000, worker_kills=200, hangs=50)
+QUICK = Size(kills=18, flips=200, truncations=20, hostile=60, worker_kills=3, hangs=2)
 
 
 def make() -> Any:
@@ -64,8 +69,20 @@ def campaigns(size: Size, seed: int) -> dict[str, Callable[[Path], Tally]]:
         first = damage.damage(store, half, size.truncations // 2, seed)
         return first + damage.damage(run, size.flips - half, size.truncations - size.truncations // 2, seed + 1)
 
+    def disturb(_: Path) -> Tally:
+        found = watch_environment(size.worker_kills, size.hangs, seed=seed)
+        wrong = {"rows spliced": found.spliced, "rows lost": found.lost, "workers left over": found.leftover}
+        losses = tuple(f"environments: {count} {what}" for what, count in wrong.items() if count)
+        return Tally(worker_kills=found.kills, hangs=found.hangs, losses=losses)
+
+    def refuse(home: Path) -> Tally:
+        # a training says on every failed save that it goes on: a thousand times here
+        with contextlib.redirect_stderr(io.StringIO()):
+            return survival.refuse_disk(home, linear)
+
     return {
-        "errors of the disk": lambda home: survival.refuse_disk(home, linear),
+        "killed and hanging environments": disturb,
+        "errors of the disk": refuse,
         "hostile files": lambda home: damage.deceive(home, make, size.hostile),
         "flips and truncations": spoil,
         "killed collections": lambda home: survival.kill(survival.collecting(home), third, seed),
@@ -100,8 +117,6 @@ def main() -> int:
                 print(f"  lost: {loss}", file=sys.stderr, flush=True)
     result = {
         **total.counts(),
-        "worker_kills": None,
-        "hangs": None,
         "wall_seconds": round(time.monotonic() - started),
         "quick": args.quick,
         "made": {**environment(args.seed), "command": " ".join(["python", "benchmarks/faults.py", *sys.argv[1:]])},

@@ -33,6 +33,8 @@ class Tally:
         truncations: files cut short.
         hostile_files: files made to do harm.
         injected_errors: calls to the disk that were made to fail.
+        worker_kills: environment workers killed.
+        hangs: environments made to sleep for ever.
         losses: what was lost, one sentence each; none at best.
     """
 
@@ -42,6 +44,8 @@ class Tally:
     truncations: int = 0
     hostile_files: int = 0
     injected_errors: int = 0
+    worker_kills: int = 0
+    hangs: int = 0
     losses: tuple[str, ...] = ()
 
     def __add__(self, other: Tally) -> Tally:
