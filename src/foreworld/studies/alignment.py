@@ -337,7 +337,7 @@ def _action_verdict(best: Shift, stored: Shift) -> Verdict:
         return "aligned"
     # a world that answers late shows part of its last action too; what is not yet taken no world can show, so
     # a later action that leads a little may only be one that follows from what is seen
-    plain = stored.high < best.share / 3 if best.shift < 0 else stored.share < 0.7 * best.share
+    plain = stored.high < best.share / 3 if best.shift < 0 else stored.share < 0.8 * best.share
     return "shifted" if plain or best.low > EXACT else "unclear"
 
 
