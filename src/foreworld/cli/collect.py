@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foreworld.cli.options import parse, print_json, say
-from foreworld.core.errors import ConfigError
+from foreworld.core.errors import ConfigError, DataError
 from foreworld.core.interrupt import Interrupted, graceful
 from foreworld.envs import make
 from foreworld.rollout import collect
@@ -71,17 +71,22 @@ def run(argv: list[str]) -> None:
             fault_rate=args.fault_rate,
         )
         with closing(env):
-            data = collect(
-                env,
-                episodes=args.episodes,
-                steps=args.steps,
-                out=args.out,
-                seed=args.seed,
-                repeat=args.repeat,
-                overwrite=args.overwrite,
-                progress=display.show,
-                stop=lambda: interruption.requested,
-            )
+            try:
+                data = collect(
+                    env,
+                    episodes=args.episodes,
+                    steps=args.steps,
+                    out=args.out,
+                    seed=args.seed,
+                    repeat=args.repeat,
+                    overwrite=args.overwrite,
+                    progress=display.show,
+                    stop=lambda: interruption.requested,
+                )
+            except DataError:
+                if interruption.signal is None:
+                    raise
+                raise Interrupted(interruption.signal, "stopped before the first step; nothing is kept") from None
     found = data.summary()
     if args.json:
         print_json(

@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: arguments after the program's name; by default those of the process.
 
     Returns:
-        0 when all went well, 2 for bad input, 130 when interrupted.
+        0 when all went well, 2 for bad input, 128 + the signal when interrupted (130 for Ctrl-C, 143 for SIGTERM).
     """
     try:
         return _main(sys.argv[1:] if argv is None else argv)
@@ -57,6 +57,7 @@ def _main(args: list[str]) -> int:
         return 0
     # loaded here, as core needs torch and help must not wait for it
     from foreworld.core.errors import ForeworldError
+    from foreworld.core.interrupt import Interrupted
     from foreworld.core.registry import unknown
 
     verb, rest = args[0], args[1:]
@@ -70,6 +71,9 @@ def _main(args: list[str]) -> int:
         raise
     except OSError as error:
         return _fail(verb, f"{error.filename or 'a file'}: {error.strerror or error}; nothing finished was lost")
+    except Interrupted as end:
+        print(f"\nforeworld {verb}: {end}", file=sys.stderr)
+        return 128 + end.signal
     except KeyboardInterrupt:
         print(f"\nforeworld {verb}: interrupted; what was finished is kept", file=sys.stderr)
         return INTERRUPTED

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from foreworld.core.errors import EnvironmentFault
 from foreworld.core.spaces import flat_values
 
+LARGEST = float(np.finfo(np.float32).max)
 SLACK = 1e-4
 """How far a float may lie outside its bounds, relative to the bound: simulators round."""
 
@@ -106,7 +107,7 @@ def _reward(reward: Any) -> float:
     if value.size != 1 or value.dtype.kind not in "fiub":
         raise EnvironmentFault(f"its reward is {value.dtype} {value.shape}, not one number")
     number = float(value.reshape(()))
-    if not abs(number) <= np.finfo(np.float32).max:  # written so that NaN fails too
+    if not abs(number) <= LARGEST:  # written so that NaN fails too
         raise EnvironmentFault(f"its reward is {number}")
     return number
 

@@ -87,7 +87,7 @@ class Driver:
         self.env = env
         self._build, self._slots, self._index = build, slots, index
         self._seed: int | None = None
-        self._built = 0
+        self._given_up = 0
         self._in_a_row = 0
 
     def reset(self, seed: int | None = None) -> Outcome:
@@ -122,9 +122,8 @@ class Driver:
             try:
                 if self.env is None:
                     self.env = self._build()
-                    self._built += 1
                     if seed is None and self._seed is not None:  # a fresh one, or it would play the same episodes again
-                        seed = derived_seed(self._seed, self._built)
+                        seed = derived_seed(self._seed, self._given_up)
                 obs, _ = self.env.reset(seed=seed)
                 self._put(obs)
             except Exception as fault:
@@ -140,6 +139,7 @@ class Driver:
         if isinstance(fault, EnvironmentFault):
             return True
         self.close()
+        self._given_up += 1
         return False
 
     def _put(self, obs: Any) -> None:

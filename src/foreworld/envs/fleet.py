@@ -124,12 +124,13 @@ class Fleet(ABC):
         arrivals.arrived[index] = True
         tally = self.tally
         tally.steps += not outcome.first or bool(outcome.text)
-        if not outcome.text:
-            return
-        tally.refused += outcome.refused
-        tally.failed += outcome.failed
-        tally.first = tally.first or f"{self.env_id}, environment {index}: {outcome.text}"
+        if outcome.text:
+            tally.refused += outcome.refused
+            tally.failed += outcome.failed
+            tally.first = tally.first or f"{self.env_id}, environment {index}: {outcome.text}"
         bad = tally.refused + tally.failed
+        if not bad:
+            return
         remedy = f"first fault: {tally.first}; mend the environment"
         if outcome.in_a_row >= MOST_IN_A_ROW:
             raise EnvironmentFault(f"{self.env_id}, environment {index}: {outcome.in_a_row} faults in a row; {remedy}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
+import fcntl
 import math
 import multiprocessing
+import os
 import selectors
 import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
@@ -31,7 +31,6 @@ MOST_RESTARTS = 5
 
 CLOSE_SECONDS = 1.0
 ALIGNMENT = 64
-PR_SET_PDEATHSIG = 1
 
 
 class Workers(Fleet):
@@ -158,9 +157,10 @@ class Workers(Fleet):
 
     def _lose(self, index: int, hung: bool) -> None:
         """Kill a worker for good, count it, and start another in its place."""
-        self._selector.unregister(self._workers[index].pipe)
-        self._workers[index].pipe.close()
-        self._workers[index].end(0)
+        worker = self._workers[index]
+        self._selector.unregister(worker.pipe)
+        worker.pipe.close()
+        worker.end(0)
         self.tally.hung += hung
         self.tally.died += not hung
         self._restarts[index] += 1
@@ -201,9 +201,13 @@ class _Worker:
     starting: bool = True
     busy: bool = False
     deadline: float = 0.0
+    ended: bool = False
 
     def end(self, patience: float) -> None:
-        """Wait for the process to end by itself, then kill it."""
+        """Wait for the process to end by itself, then kill it; once it has ended, do nothing."""
+        if self.ended:
+            return
+        self.ended = True
         self.process.join(max(patience, 0))
         if self.process.is_alive():
             self.process.kill()
@@ -254,6 +258,8 @@ def _serve(build: Builder, index: int, slots: _Memory, actions: _Memory, pipe: C
 
 
 def _end_with_parent() -> None:
-    """Ask Linux to kill this process when the fork server ends, which it does when the program ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    """Ask the system for a SIGIO, which ends this process whatever it is busy with, when the parent is gone."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, fcntl.fcntl(parent.sentinel, fcntl.F_GETFL) | os.O_ASYNC)
