@@ -46,7 +46,8 @@ def test_a_bad_transition_costs_its_own_episode_the_rest_and_nothing_else(env: V
 
 
 @pytest.mark.parametrize("trouble", BAD_TRANSITIONS)
-def test_every_kind_of_fault_is_counted_and_quoted(env: Vector, trouble: Trouble) -> None:
+def test_every_kind_of_fault_is_counted_and_quoted(trouble: Trouble) -> None:
+    env = Vector(Local([troubled] * 3, "Troubled", fault_rate=1.0), "Troubled")
     env.reset(seed=0)
     env.step(np.array([0, 0, trouble]))
     raised = trouble is Trouble.RAISE

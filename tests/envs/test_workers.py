@@ -62,7 +62,7 @@ def test_a_worker_that_hangs_or_is_stopped_is_killed_in_time() -> None:
     os.kill(before[0], signal.SIGSTOP)
     began = time.monotonic()
     rows = env.step(np.array([0, Trouble.HANG, 2]))
-    assert 0.4 <= time.monotonic() - began < 5
+    assert 0.4 <= time.monotonic() - began < 30
     assert rows.arrived.tolist() == [False, False, True] and rows.prev_action[2] == 2
     assert (env.tally.hung, env.tally.died) == (2, 0)
     assert not alive(before[0]) and not alive(before[1])

@@ -23,7 +23,7 @@ from foreworld.envs.driver import Builder, Driver, Outcome, derived_seed
 from foreworld.envs.fleet import Arrivals, Field, Fleet, observation_fields, own
 
 STEP, RESET = b"s", b"r"
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 """What a process may take until its first answer, however short the timeout of a step is."""
 
 MOST_RESTARTS = 5

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,9 @@ class TroubledEnv(gym.Env[Any, Any]):
         return {"count": np.array([self.at, action, self.length], np.float32), "truth/episode": self.episode}
 
 
-def troubled() -> gym.Env:
-    """Build the environment as `make` would."""
-    return Guard(TroubledEnv(STEP_SECONDS))
+def troubled(seconds: float = 0.0) -> gym.Env:
+    """Build the environment as `make` would, with steps that take so long."""
+    return Guard(TroubledEnv(seconds))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,11 +169,10 @@ def watch_environment(
         (0, 0, 7, 1)
     """
     began = time.monotonic()
-    builders = [troubled] * num_envs
     fleet = (
-        Workers(builders, "Troubled", timeout=timeout, fault_rate=1.0)
+        Workers([partial(troubled, STEP_SECONDS)] * num_envs, "Troubled", timeout=timeout, fault_rate=1.0)
         if kills or hangs
-        else Local(builders, "Troubled", fault_rate=1.0)
+        else Local([troubled] * num_envs, "Troubled", fault_rate=1.0)
     )
     witness = Witness(fleet, "Troubled")
     chaos = Chaos(witness, fleet, kills, hangs, faults, seed)
