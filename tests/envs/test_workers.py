@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -79,6 +80,22 @@ def test_a_row_that_was_sent_before_the_death_still_arrives() -> None:
     arrivals = fleet._gather(everyone=False)
     assert arrivals.arrived.all() and arrivals.obs["count"][0, :2].tolist() == [1, 3]
     assert arrivals.obs["truth/episode"].tolist() == first.truth["episode"].tolist()
+    env.close()
+
+
+def test_a_death_after_the_row_came_does_not_touch_the_row() -> None:
+    env, fleet = vector(timeout=1.0)
+    first = env.reset(seed=0)
+    killer = threading.Timer(0.4, os.kill, (fleet.pids[0], signal.SIGKILL))
+    killer.start()
+    rows = env.step(np.array([3, Trouble.HANG]))
+    killer.join()
+    assert rows.arrived[0] and not rows.is_first[0] and rows.obs["count"][0, :2].tolist() == [1, 3]
+    assert rows.truth["episode"][0] == first.truth["episode"][0]
+    assert env.tally.died == 0, "noticed by the next command"
+    while not (rows := env.step(np.zeros(2, int))).arrived[0]:
+        pass
+    assert rows.is_first[0] and env.tally.died == 1
     env.close()
 
 

@@ -135,6 +135,12 @@ class Workers(Fleet):
 
     def _receive(self, index: int, arrivals: Arrivals) -> None:
         worker = self._workers[index]
+        if not worker.busy:
+            # It died after its row came. Another in its place now would write over that row, which lies in shared
+            # memory until the caller has copied it: so the death is noticed by the next command.
+            self._selector.unregister(worker.pipe)
+            worker.pipe.close()
+            return
         try:
             outcome = Outcome.unpack(worker.pipe.recv_bytes())
         except (EOFError, OSError):
@@ -158,8 +164,9 @@ class Workers(Fleet):
     def _lose(self, index: int, hung: bool) -> None:
         """Kill a worker for good, count it, and start another in its place."""
         worker = self._workers[index]
-        self._selector.unregister(worker.pipe)
-        worker.pipe.close()
+        if not worker.pipe.closed:
+            self._selector.unregister(worker.pipe)
+            worker.pipe.close()
         worker.end(0)
         self.tally.hung += hung
         self.tally.died += not hung

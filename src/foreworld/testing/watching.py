@@ -151,7 +151,7 @@ class Watched:
 
 
 def watch_environment(
-    kills: int, hangs: int, faults: int = 0, *, num_envs: int = 4, timeout: float = 0.5, seed: int = 0
+    kills: int, hangs: int, faults: int = 0, *, num_envs: int = 4, timeout: float = 1.0, seed: int = 0
 ) -> Watched:
     """Collect from environments that are killed, hang and misbehave at random moments, and check what is stored.
 
@@ -261,7 +261,7 @@ class Chaos:
             if self.faults and not struck:
                 actions[index] = BAD_TRANSITIONS[self.faults % len(BAD_TRANSITIONS)]
                 self.faults -= 1
-            elif self.hangs and not struck:
+            elif self.hangs and not struck and not rows.is_first[index]:  # so that a good step came before
                 actions[index] = Trouble.HANG
                 self._struck.add(pids[index])
                 self.hangs -= 1
