@@ -1,8 +1,12 @@
-"""What every test gets: one thread, and the same random numbers each time."""
+"""What every test gets: one thread, the same random numbers each time, and the example package where it asks."""
 
 from __future__ import annotations
 
 import os
+import sys
+import tomllib
+from importlib.metadata import entry_points
+from pathlib import Path
 
 # The tensors of a test are tiny: threads cost more than they give, and wait for each other on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,6 +14,25 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "third_party_family"
+sys.path.append(str(EXAMPLE / "src"))
+
+
+@pytest.fixture
+def gru_installed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Announce the example package as an installer would, unless it is installed."""
+    if any(point.name == "gru" for point in entry_points(group="foreworld.models")):
+        return
+    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
+    site = tmp_path_factory.mktemp("site")
+    folder = site / f"foreworld_gru-{project['version']}.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    points = project["entry-points"]["foreworld.models"]
+    lines = ["[foreworld.models]", *(f"{name} = {value}" for name, value in points.items())]
+    (folder / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    monkeypatch.syspath_prepend(site)
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,7 @@ _EXPORTS = {
     "fit": "foreworld.train",
     "load_run": "foreworld.train",
     "evaluate": "foreworld.studies",
+    "check": "foreworld.studies",
 }
 
 __all__ = ["__version__", *_EXPORTS]
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from foreworld.models.linear import Linear
     from foreworld.models.rssm import RSSM
     from foreworld.rollout import collect, imagine
-    from foreworld.studies import evaluate
+    from foreworld.studies import check, evaluate
     from foreworld.train import fit, load_run
 
 

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import pytest
+from gymnasium.envs.registration import EnvSpec
 
 from foreworld.cli.main import VERBS, main
+from foreworld.data import load
+from foreworld.rollout.collect import RandomPolicy
+from foreworld.testing.watching import Trouble
+from foreworld.train.log import Display
 
 SMALL = ["--model.deter", "32", "--model.units", "16", "--model.latents", "4", "--fit.length", "8", "--fit.batch", "4"]
 
@@ -67,6 +79,73 @@ def test_collect_is_seeded_and_counts_what_it_stored(capsys: pytest.CaptureFixtu
     assert found[0]["return"] == found[1]["return"]
 
 
+def strike(monkeypatch: pytest.MonkeyPatch, signals: list[int]) -> None:
+    """Send this process signals when a hundred steps are done."""
+
+    def show(display: Display, done: int, total: int) -> None:
+        while done >= 100 and signals:
+            signal.raise_signal(signals.pop(0))
+
+    monkeypatch.setattr(Display, "show", show)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_collection_keeps_what_was_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, number: int, code: int
+) -> None:
+    strike(monkeypatch, [number])
+    args = ["collect", "--env", "CartPole-v1", "--steps", "100000", "--out", str(tmp_path / "d")]
+    assert main(args) == code
+    data = load(tmp_path / "d")
+    assert 90 < data.steps < 110
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said == f"foreworld collect: stopped early; {data.episodes} episodes are kept in {tmp_path / 'd'}"
+
+
+def test_a_second_interrupt_ends_a_collection_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    strike(monkeypatch, [signal.SIGINT, signal.SIGINT])
+    assert main(["collect", "--env", "CartPole-v1", "--steps", "100000", "--out", str(tmp_path / "d")]) == 130
+    assert 0 < load(tmp_path / "d").steps < 95, "finished episodes only"
+
+
+def test_faults_are_counted_in_the_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    spec = EnvSpec("Troubled-v0", "foreworld.testing.watching:TroubledEnv")
+    monkeypatch.setitem(gym.registry, "Troubled-v0", spec)
+    args = ["collect", "--env", "Troubled-v0", "--steps", "60", "--fault-rate", "1"]
+    monkeypatch.setattr(
+        RandomPolicy, "_draw", lambda self, count: np.where(self._rng.random(count) < 0.1, int(Trouble.SHAPE), 3)
+    )
+    found = answer(capsys, *args, "--out", str(tmp_path / "d"))
+    assert found["faults"]["refused"] > 0 and found["faults"]["hung"] == 0
+    assert "'count' is float32 (2,), declared as float32 (3,)" in found["first_fault"]
+    assert load(tmp_path / "d").source.options["faults"] == found["faults"]
+    assert main([*args, "--out", str(tmp_path / "e")]) == 0
+    said = f"cut off by faults: {found['faults']['refused']} refused; the first: {found['first_fault']}"
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_leaves_a_sound_dataset_and_no_worker(tmp_path: Path, number: int) -> None:
+    out = tmp_path / "d"
+    command = [sys.executable, "-m", "foreworld.cli.main", "collect", "--env", "CartPole-v1", "--workers"]
+    command += ["--steps", "10000000", "--num-envs", "2", "--out", str(out)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as started:
+        until = time.monotonic() + 120
+        while not (out / "shards" / "000004").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        # a kill hits the program alone, whose workers must then end by themselves
+        (os.kill if number == signal.SIGKILL else os.killpg)(started.pid, number)
+        assert started.stderr is not None
+        said = started.stderr.read()  # ends when the last process of the group has closed it
+    assert started.returncode == (-9 if number == signal.SIGKILL else 128 + number), said
+    data = load(out)
+    assert len(data.shards) >= 5
+    assert number == signal.SIGKILL or f"{data.episodes} episodes are kept" in said
+
+
 def test_eval_prints_numbers_and_writes_a_report(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = ["eval", "--run", str(world / "run"), "--data", str(world / "data"), "--context", "3", "--horizon", "10"]
     found = answer(capsys, *args)
@@ -116,7 +195,7 @@ def test_train_resumes_and_says_what_changed(world: Path, capsys: pytest.Capture
     assert main(["train", "--data", str(world / "data"), "--out", run, "--steps", "2", *SMALL]) == 0
     assert answer(capsys, "train", "--resume", run, "--steps", "4")["steps"] == 4
     assert main(["train", "--resume", run, "--steps", "5"]) == 0
-    assert "steps 2 -> 5" in capsys.readouterr().err
+    assert "steps 4 -> 5" in capsys.readouterr().err
 
 
 def test_linear_trains_in_closed_form(world: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

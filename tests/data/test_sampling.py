@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import foreworld as fw
-from foreworld.core import Segment, Space
+from foreworld.core import Segment, Space, tree
 from foreworld.core.errors import ConfigError, DataError, SpecError
 from foreworld.core.tree import leaves
 from foreworld.data import Dataset, Episode, Writer
@@ -132,6 +132,17 @@ def test_batches_own_their_memory(data: Dataset) -> None:
     first = data.sample(2, 4)
     first.obs["at"].fill_(-1)
     assert (data.sample(2, 4).obs["at"] >= 0).all()
+
+
+def test_a_buffer_is_filled_instead_of_a_new_one(data: Dataset) -> None:
+    wanted, buffer = data.sample(3, 7, step=1), data.sample(3, 7, step=0)
+    found = data.sample(3, 7, step=1, out=buffer)
+    assert same(found, wanted)
+    assert all(found.obs[key].data_ptr() == buffer.obs[key].data_ptr() for key in found.obs)
+    padded = data.sample(3, 40, step=2)
+    assert same(data.sample(3, 40, step=2, out=tree.map(torch.ones_like, padded)), padded)
+    with pytest.raises(DataError, match="`out` holds"):
+        data.sample(4, 7, out=buffer)
 
 
 def test_split_is_by_episode_and_deterministic(data: Dataset) -> None:

@@ -117,6 +117,19 @@ def test_without_gradients_nothing_is_kept_and_the_states_are_the_same() -> None
     assert not any(out.requires_grad for out in found)
 
 
+def test_autocast_leaves_the_recurrence_in_the_precision_of_its_state() -> None:
+    torch.manual_seed(0)
+    net = Net(LATENTS[1], ACTION)
+    start = torch.randn(B, DETER), torch.randn(B, 4)
+    action, tokens = torch.randn(T, B, ACTION), torch.randn(T, B, UNITS)
+    plain = scanned(net, start, action, tokens, [None] * T, None)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = scanned(net, start, action, tokens, [None] * T, None)
+        found[0].sum().backward()
+    assert all(a.dtype is torch.float32 for a in found)
+    torch.testing.assert_close(found[0], plain[0], atol=0.02, rtol=0)
+
+
 @pytest.mark.parametrize("latent", LATENTS, ids=lambda latent: type(latent).__name__)
 def test_noise_is_none_under_deterministic(latent: Latent) -> None:
     with deterministic():

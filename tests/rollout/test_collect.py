@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import foreworld as fw
 from foreworld.core import Space
-from foreworld.core.errors import ConfigError, EnvironmentFault, OutputExists, UnknownName
-from foreworld.envs import Rows, Vector, make
+from foreworld.core.errors import ConfigError, DataError, EnvironmentFault, OutputExists, UnknownName
+from foreworld.envs import Local, Rows, Vector, make
 from foreworld.rollout.collect import RandomPolicy, collect
+from foreworld.testing.watching import Trouble, troubled
 
 _file = importlib.util.spec_from_file_location("counting", Path(__file__).parent.parent / "envs" / "counting.py")
 assert _file is not None and _file.loader is not None
@@ -247,3 +249,69 @@ def test_a_policy_object_is_named_in_the_source(tmp_path: Path) -> None:
     assert collect(env, Still(), episodes=1, out=tmp_path / "a").source.policy == "Still"
     env.reset(seed=1)  # still open
     env.close()
+
+
+def test_finished_episodes_are_sealed_by_a_rule_that_counts_rows(tmp_path: Path) -> None:
+    sealed: list[int] = []
+
+    def watch(done: int, total: int) -> None:
+        shards = sorted((tmp_path / "d" / "shards").glob("[0-9]*"))
+        lengths = [n for shard in shards for n in json.loads((shard / "episodes.json").read_text())["lengths"]]
+        sealed.append(sum(lengths))
+        at_risk = done - sum(n - 1 for n in lengths)
+        assert at_risk < max(64, sealed[-1] // 4) + 4 * 60, "more than the rule and four open episodes allow"
+
+    data = collect("Pendulum-v1", steps=3000, num_envs=4, max_steps=59, progress=watch, out=tmp_path / "d")
+    assert len(set(sealed)) >= 8
+    sizes = [int(shard.lengths.sum()) for shard in data.shards]
+    assert sizes[0] >= 64 and max(sizes) > 400, "small while there is little, larger later"
+
+
+def test_a_stop_keeps_what_was_done_and_cuts_open_episodes_off(tmp_path: Path) -> None:
+    asked = iter([False] * 40 + [True])
+    data = collect(vector(), act, episodes=1000, out=tmp_path / "d", stop=lambda: next(asked))
+    whole = [len(data.raw(i)["reward"]) == data.raw(i)["truth/played"][0] + 2 for i in range(data.episodes)]
+    assert whole.count(False) == 3 and whole.count(True) > 10
+    assert data.rows == 3 * 41, "every row that arrived until then"
+    with pytest.raises(DataError, match="no finished episode"):
+        collect(vector(), act, episodes=9, out=tmp_path / "e", stop=lambda: True)
+
+
+def troubles(rows: Rows) -> np.ndarray:
+    """Break the contract at the third step of every fourth episode of the second environment."""
+    actions = np.ones(len(rows.is_first), int)
+    third = (rows.obs["count"][1, 0] == 2) & (rows.truth["episode"][1] % 4 == 0)
+    actions[1] = Trouble.OUTSIDE if third else 1
+    return actions
+
+
+@pytest.mark.parametrize("budget", [{"episodes": 31}, {"steps": 500}])
+def test_a_fault_ends_its_episode_at_the_last_good_row(tmp_path: Path, budget: dict[str, int]) -> None:
+    for name in "ab":
+        env = Vector(Local([troubled] * 3, "Troubled", fault_rate=0.1), "Troubled")
+        data = collect(env, troubles, out=tmp_path / name, seed=2, **budget)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert budget in ({"episodes": data.episodes}, {"steps": data.steps})
+    cut = [raw for raw in map(data.raw, range(data.episodes)) if len(raw["reward"]) - 1 < raw["obs/count"][0, 2]]
+    short = [raw for raw in cut if len(raw["reward"]) == 3 and raw["truth/episode"][0] % 4 == 0]
+    assert len(short) >= 2 and len(cut) <= len(short) + 3
+    for raw in short:
+        assert raw["is_last"].tolist() == [False, False, True] and not raw["is_terminal"].any()
+        assert raw["obs/count"][:, 0].tolist() == [0, 1, 2]
+    counted = data.source.options["faults"]
+    assert counted["refused"] >= len(short) - 3, "besides those that the budget cut off at the same place"
+    assert counted["died"] == counted["hung"] == counted["failed"] == 0
+
+
+def test_too_many_faults_end_the_run_and_keep_its_finished_episodes(tmp_path: Path) -> None:
+    env = Vector(Local([troubled] * 3, "Troubled", fault_rate=0.001), "Troubled")
+    with pytest.raises(EnvironmentFault, match=r"first fault: Troubled, environment 1: 'count' is 100.0, outside"):
+        collect(env, troubles, steps=10_000, out=tmp_path / "d")
+    data = fw.load(tmp_path / "d")
+    assert data.episodes > 2 and data.source.options["faults"]["refused"] >= 1
+
+
+def test_workers_store_the_same_bytes(tmp_path: Path) -> None:
+    for name, workers in (("a", False), ("b", True)):
+        collect("Pendulum-v1", steps=90, num_envs=2, max_steps=20, workers=workers, out=tmp_path / name)
+    assert files(tmp_path / "a") == files(tmp_path / "b")

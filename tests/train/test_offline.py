@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -15,39 +14,24 @@ from foreworld.core.errors import (
     CheckpointError,
     ConfigError,
     MissingCapability,
-    NonFinite,
     OutputExists,
     SpecError,
     UnknownName,
 )
-from foreworld.data import Dataset, Episode, Writer, load
+from foreworld.data import Dataset
 from foreworld.models.linear import Linear
 from foreworld.models.rssm import RSSM
 from foreworld.train import FitConfig, fit, load_run
 from foreworld.train.checkpoint import list_checkpoints, tensors
 from foreworld.train.log import read_metrics
 from foreworld.train.offline import dreams, set_rate, share_done, window_size
-from foreworld.train.optim import LaProp, clip_adaptive
+from foreworld.train.optim import LaProp, clip_adaptive_
 
 SPEC = Spec(
     obs={"obs": Space(kind="vector", shape=(2,), dtype="float32")},
     action=Space(kind="discrete", shape=(), dtype="int64", classes=(2,), start=(0,)),
 )
 SMALL: dict[str, Any] = {"deter": 32, "units": 16, "latents": 4, "classes": 4, "depth": 2, "layers": 1}
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Dataset:
-    """Episodes of a point that moves left or right."""
-    rng = np.random.default_rng(0)
-    with Writer(tmp_path / "data", SPEC) as writer:
-        for _ in range(6):
-            action = rng.integers(2, size=20)
-            position = np.cumsum(np.where(np.arange(20) == 0, 0, 2 * action - 1)) * 0.1
-            obs = np.stack([position, np.full(20, 0.5)], 1).astype(np.float32)
-            action[0] = 0
-            writer.add(Episode(obs={"obs": obs}, prev_action=action, reward=position.astype(np.float32)))
-    return load(tmp_path / "data")
 
 
 def small(seed: int = 0) -> RSSM:
@@ -74,12 +58,11 @@ def test_laprop_by_hand() -> None:
 
 def test_adaptive_clipping_bounds_the_gradient_by_the_parameter() -> None:
     big, zero = torch.nn.Parameter(torch.full((4,), 2.0)), torch.nn.Parameter(torch.zeros(4))
-    big.grad, zero.grad = torch.full((4,), 100.0), torch.full((4,), 1.0)
+    big.grad, zero.grad = torch.full((4,), 100.0), torch.full((4,), 0.5)
     with torch.no_grad():
-        clipped = clip_adaptive([big, zero], 0.3)
-    assert float(clipped[0].norm()) == pytest.approx(0.3 * 4.0)
-    assert float(clipped[1].norm()) == pytest.approx(0.3 * 1e-3)
-    assert float(big.grad.norm()) == pytest.approx(200.0)
+        clip_adaptive_([big, zero], torch.tensor([200.0, 1.0]), 0.3)
+    assert float(big.grad.norm()) == pytest.approx(0.3 * 4.0)
+    assert float(zero.grad.norm()) == pytest.approx(0.3 * 1e-3)
 
 
 def test_training_lowers_the_loss_and_writes_a_run(data: Dataset, tmp_path: Path) -> None:
@@ -114,20 +97,6 @@ def test_resuming_equals_the_uninterrupted_run(data: Dataset, tmp_path: Path) ->
 def test_adamw_trains_too(data: Dataset) -> None:
     result = fit(small(), data, steps=40, batch=8, length=10, lr=3e-3, optimizer="adamw", log_every=10)
     assert result.history[-1]["loss/obs"] < result.history[0]["loss/obs"]
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_term(data: Dataset, tmp_path: Path) -> None:
-    model = small()
-    fit(model, data, steps=5, batch=4, length=8, save_every=5, out=tmp_path / "run")
-    before = state_of(model)
-    with torch.no_grad():
-        assert model.reward is not None
-        model.reward.out.bias.fill_(float("nan"))
-    with pytest.raises(NonFinite, match="loss/reward"):
-        fit(model, data, steps=10, batch=4, length=8)
-    run = load_run(tmp_path / "run")
-    for name, tensor in before.items():
-        assert torch.equal(tensor, tensors(run.model)[name])  # type: ignore[arg-type]
 
 
 def test_damage_to_a_checkpoint_is_refused_and_named(data: Dataset, tmp_path: Path) -> None:

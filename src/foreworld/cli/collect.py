@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from foreworld.cli.options import parse, print_json, say
-from foreworld.core.errors import ConfigError
+from foreworld.core.errors import ConfigError, DataError
+from foreworld.core.interrupt import Interrupted, graceful
 from foreworld.envs import make
 from foreworld.rollout import collect
 from foreworld.train.log import Display
@@ -31,6 +33,12 @@ class Collect:
     """Environments that run side by side."""
     max_steps: int | None = None
     """Truncate episodes after this many steps."""
+    workers: bool = False
+    """Run every environment in a process of its own; one that dies or hangs is started again."""
+    timeout: float = 60.0
+    """Seconds after which a worker that does not answer is killed."""
+    fault_rate: float = 0.01
+    """Stop when more than this share of the steps is bad: NaN, outside the declared spaces, or an exception."""
     repeat: float = 1.0
     """Mean number of steps that the random policy holds an action."""
     image_size: int = 64
@@ -51,32 +59,53 @@ def run(argv: list[str]) -> None:
     if (args.episodes is None) == (args.steps is None):
         raise ConfigError("give either --episodes or --steps")
     unit = "episodes" if args.episodes is not None else "steps"
-    with Display(f"collect {args.env}", unit, quiet=args.json) as display:
+    with graceful() as interruption, Display(f"collect {args.env}", unit, quiet=args.json) as display:
         env = make(
             args.env,
             num_envs=min(args.num_envs, args.episodes or args.num_envs),
             image_size=args.image_size,
             keys=args.keys or None,
             max_steps=args.max_steps,
+            workers=args.workers,
+            timeout=args.timeout,
+            fault_rate=args.fault_rate,
         )
-        data = collect(
-            env,
-            episodes=args.episodes,
-            steps=args.steps,
-            out=args.out,
-            seed=args.seed,
-            repeat=args.repeat,
-            overwrite=args.overwrite,
-            progress=display.show,
-        )
-        env.close()
+        with closing(env):
+            try:
+                data = collect(
+                    env,
+                    episodes=args.episodes,
+                    steps=args.steps,
+                    out=args.out,
+                    seed=args.seed,
+                    repeat=args.repeat,
+                    overwrite=args.overwrite,
+                    progress=display.show,
+                    stop=lambda: interruption.requested,
+                )
+            except DataError:
+                if interruption.signal is None:
+                    raise
+                raise Interrupted(interruption.signal, "stopped before the first step; nothing is kept") from None
     found = data.summary()
     if args.json:
         print_json(
-            {"out": str(args.out), "episodes": found.episodes, "steps": found.steps, "return": found.return_mean}
+            {
+                "out": str(args.out),
+                "episodes": found.episodes,
+                "steps": found.steps,
+                "return": found.return_mean,
+                "faults": env.tally.faults,
+                "first_fault": env.tally.first,
+            }
         )
     else:
         say(
             f"{found.episodes} episodes, {found.steps} steps, mean return {found.return_mean:.3g}, "
             f"{found.bytes / 2**20:.1f} MiB in {args.out}"
         )
+        if any(env.tally.faults.values()):
+            counts = ", ".join(f"{number} {what}" for what, number in env.tally.faults.items() if number)
+            say(f"cut off by faults: {counts}{f'; the first: {env.tally.first}' if env.tally.first else ''}")
+    if interruption.signal is not None:
+        raise Interrupted(interruption.signal, f"stopped early; {found.episodes} episodes are kept in {args.out}")

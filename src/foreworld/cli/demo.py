@@ -24,6 +24,7 @@ class Demo:
     Takes about a quarter of an hour on two cores; --quick takes about a minute.
 
     example: foreworld demo
+
     example: foreworld demo --env ALE/Pong-v5 --out runs/pong
     """
 

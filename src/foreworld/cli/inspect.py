@@ -23,6 +23,7 @@ class Inspect:
     """Show what a dataset or a run holds: spaces, episodes, returns; family, parameters, last metrics.
 
     example: foreworld inspect episodes
+
     example: foreworld inspect runs/first
     """
 

@@ -24,6 +24,7 @@ class List:
     """List what there is: model families with their sizes, environment prefixes, or the runs in a folder.
 
     example: foreworld list models
+
     example: foreworld list runs
     """
 

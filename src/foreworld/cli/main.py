@@ -11,12 +11,14 @@ from foreworld import __version__
 VERBS = {
     "demo": "play Atari, learn a world model in minutes, and show its dreams beside the truth",
     "collect": "let a policy act in an environment and store the episodes",
+    "check": "say whether a dataset can be trained on: shifted actions, damage, frozen frames, NaN",
     "inspect": "show what a dataset or a run holds",
     "list": "list model families, sizes, environments, and the runs in a folder",
     "train": "train a world model on stored episodes",
     "eval": "measure open-loop error against trivial baselines, write a report",
     "imagine": "write a video of a dream beside the truth",
     "horizon": "say how many steps may be trusted, from an error per step",
+    "bench": "measure how fast training, imagination, sampling and collection run here",
 }
 
 EXAMPLES = """examples:
@@ -38,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
         argv: arguments after the program's name; by default those of the process.
 
     Returns:
-        0 when all went well, 2 for bad input, 130 when interrupted.
+        0 when all went well, 1 when what was checked is at fault, 2 for bad input, 128 + the signal when interrupted
+        (130 for Ctrl-C, 143 for SIGTERM).
     """
     try:
         return _main(sys.argv[1:] if argv is None else argv)
@@ -57,23 +60,26 @@ def _main(args: list[str]) -> int:
         return 0
     # loaded here, as core needs torch and help must not wait for it
     from foreworld.core.errors import ForeworldError
+    from foreworld.core.interrupt import Interrupted
     from foreworld.core.registry import unknown
 
     verb, rest = args[0], args[1:]
     if verb not in VERBS:
         return _fail("", unknown("verb", verb, list(VERBS)))
     try:
-        import_module(f"foreworld.cli.{verb}").run(rest)
+        return import_module(f"foreworld.cli.{verb}").run(rest) or 0
     except ForeworldError as error:
         return _fail(verb, str(error))
     except BrokenPipeError:
         raise
     except OSError as error:
         return _fail(verb, f"{error.filename or 'a file'}: {error.strerror or error}; nothing finished was lost")
+    except Interrupted as end:
+        print(f"\nforeworld {verb}: {end}", file=sys.stderr)
+        return 128 + end.signal
     except KeyboardInterrupt:
         print(f"\nforeworld {verb}: interrupted; what was finished is kept", file=sys.stderr)
         return INTERRUPTED
-    return 0
 
 
 def usage() -> str:

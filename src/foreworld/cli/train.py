@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+from contextlib import nullcontext
 from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,15 +13,19 @@ import torch
 
 from foreworld.cli.options import parse, print_json, say
 from foreworld.core import from_json
-from foreworld.core.errors import CheckpointError, ConfigError
-from foreworld.core.files import claim_output, read_json
+from foreworld.core.errors import ConfigError
+from foreworld.core.files import claim_output, lock_folder
+from foreworld.core.interrupt import Interrupted
 from foreworld.core.registry import load as find
 from foreworld.data import load
 from foreworld.train import FitConfig, FitResult, fit, load_run
 from foreworld.train.log import Display
-from foreworld.train.run import CONFIG
+from foreworld.train.offline import Report
+from foreworld.train.run import CONFIG, read_config
+from foreworld.train.sinks import Sinks
 
 QUICK_STEPS = 50
+COUNTED = {"skipped": "skipped", "rollbacks": "returns to a checkpoint"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +33,9 @@ class Train:
     """Train a world model on stored episodes; every field of the preset is reachable as --model.X and --fit.X.
 
     example: foreworld train --preset rssm --size tiny --data episodes --steps 500 --out runs/first
+
     example: foreworld train --preset rssm --size 1m --data episodes --model.latent gaussian --fit.lr 3e-4 --out r
+
     example: foreworld train --resume runs/first
     """
 
@@ -36,7 +44,7 @@ class Train:
     size: str = "tiny"
     """Size of the model; see `foreworld list models`."""
     data: Path | None = None
-    """Dataset to train on."""
+    """Dataset to train on; with --resume, where the run's dataset is now."""
     out: Path | None = None
     """Run folder to write: config, metrics, checkpoints."""
     steps: int | None = None
@@ -50,7 +58,9 @@ class Train:
     heldout_by: Literal["episode", "time"] = "episode"
     """Hold out whole episodes, or the end of every episode."""
     resume: Path | None = None
-    """Go on with the run in this folder, exactly; nothing else is needed."""
+    """Go on with the run in this folder, exactly; nothing else is needed. Options given besides change its settings."""
+    sink: tuple[str, ...] = ()
+    """Where metrics go besides the run folder: tensorboard, wandb, trackio."""
     device: str = "auto"
     """cpu, cuda, or auto: cuda where there is one."""
     quick: bool = False
@@ -66,21 +76,36 @@ def run(argv: list[str]) -> None:
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default="rssm")
     first.add_argument("--size", default="tiny")
+    first.add_argument("--resume", type=Path)
     chosen, _ = first.parse_known_args(argv)
-    family = find("models", chosen.preset)
-    nested = [
-        ("model", family.config_type, field(default=family.config(chosen.size))),
-        ("fit", FitConfig, field(default=family.fit(chosen.size))),
-    ]
+    if chosen.resume is None:
+        family = find("models", chosen.preset)
+        model, settings = family.config(chosen.size), family.fit(chosen.size)
+    else:
+        family, model, settings = _stored(chosen.resume)
+    nested = [("model", family.config_type, field(default=model)), ("fit", FitConfig, field(default=settings))]
     options = make_dataclass("Train", nested, bases=(Train,), frozen=True, kw_only=True)
     options.__doc__ = Train.__doc__
     args: Any = parse(options, argv, "train")
-    folder, result = _resume(args) if args.resume is not None else _start(args, family)
+    folder, result = _start(args, family) if args.resume is None else _resume(args, model, settings)
     last = result.history[-1] if result.history else {}
     if args.json:
-        print_json({"run": str(folder), "steps": result.steps, "seconds": result.seconds, "metrics": last})
-    else:
-        say(f"{result.steps} updates in {result.seconds:.0f} s; the run is in {folder}")
+        stopped = result.interrupted is not None
+        print_json(
+            {"run": str(folder), "steps": result.steps, "seconds": result.seconds, "interrupted": stopped}
+            | {"metrics": last}
+        )
+    if result.interrupted is not None:
+        again = f"go on with: foreworld train --resume {shlex.quote(str(folder))}"
+        raise Interrupted(result.interrupted, f"stopped at step {result.steps}, checkpoint saved; {again}")
+    say(f"{result.steps} updates in {result.seconds:.0f} s; the run is in {folder}", args.json)
+
+
+def _stored(folder: Path) -> tuple[Any, Any, FitConfig]:
+    stored, where = read_config(folder), folder / CONFIG
+    family = find("models", stored["family"])
+    model = from_json(family.config_type, stored["model"], f"{where}: model")
+    return family, model, from_json(FitConfig, stored["fit"], f"{where}: fit")
 
 
 def _start(args: Any, family: Any) -> tuple[Path, FitResult]:
@@ -91,32 +116,50 @@ def _start(args: Any, family: Any) -> tuple[Path, FitResult]:
     train = data if args.heldout == 0 else data.split(args.heldout, by=args.heldout_by)[0]
     torch.manual_seed(config.seed)
     model = family.build(train.spec, args.model).to(_device(args.device))
-    claim_output(args.out, args.overwrite)
-    with Display(f"train {family.name}", "updates", quiet=args.json) as display:
-        return args.out, fit(model, train, config, out=args.out, report=show(display))
+    # made here and again by fit, so that a missing package is found before an old run is replaced
+    Sinks(args.sink, args.out, {})
+    with lock_folder(args.out) if (args.out / CONFIG).is_file() else nullcontext():
+        claim_output(args.out, args.overwrite)
+    with Display(f"train {family.name}", "updates", args.json, limit=60 * config.minutes) as display:
+        return args.out, fit(model, train, config, out=args.out, report=show(display), sinks=args.sink)
 
 
-def _resume(args: Any) -> tuple[Path, FitResult]:
+def _resume(args: Any, model: Any, before: FitConfig) -> tuple[Path, FitResult]:
     folder = args.resume
+    for name in ("preset", "size", "out", "heldout", "heldout_by", "overwrite"):
+        if getattr(args, name) != getattr(Train, name):
+            flag = "--" + name.replace("_", "-")
+            raise ConfigError(f"{flag} cannot be given with --resume, which restores it from {folder}; leave it out")
+    if args.model != model:
+        raise ConfigError(
+            f"the architecture of a trained run cannot change ({_difference(model, args.model)}); "
+            f"leave out --model.* with --resume, or train a new run with --out"
+        )
+    config = _with_flags(args.fit, args)
     trained = load_run(folder, _device(args.device))
-    stored = read_json(folder / CONFIG, CheckpointError)
-    before = from_json(FitConfig, stored["fit"], f"{folder / CONFIG}: fit")
-    config = _with_flags(before, args)
+    if args.data is not None:
+        trained = replace(trained, data=args.data)
     data = trained.training_data()
     if config != before:
         say(f"resume: settings differ from the run's: {_difference(before, config)}", args.json)
-    with Display("train (resumed)", "updates", quiet=args.json) as display:
-        return folder, fit(trained.model, data, config, out=folder, resume=True, report=show(display))
+    with Display("train (resumed)", "updates", args.json, limit=60 * config.minutes) as display:
+        report, sinks = show(display), args.sink or None
+        return folder, fit(trained.model, data, config, out=folder, resume=True, report=report, sinks=sinks)
 
 
-def show(display: Display) -> Any:
-    """Return a report function for `fit` that shows the loss on a display."""
-    note = ""
+def show(display: Display) -> Report:
+    """Return a report function for `fit` that shows losses, waiting and skipped updates on a display."""
+    note, before = "", {"seconds": 0.0, "data_wait": 0.0}
 
     def report(step: int, steps: int, metrics: dict[str, float]) -> None:
-        nonlocal note
-        losses = [f"{name.removeprefix('loss/')} {value:.3g}" for name, value in metrics.items() if "loss/" in name]
-        note = " ".join(losses) or note
+        nonlocal note, before
+        if metrics:
+            passed, waited = (metrics[name] - before[name] for name in ("seconds", "data_wait"))
+            parts = [f"{waited / passed:.0%} waiting for data"] if passed > 0 else []
+            parts += [f"{metrics[name]:.0f} {words}" for name, words in COUNTED.items() if metrics.get(name)]
+            losses = {name: value for name, value in metrics.items() if name.startswith("loss/")}
+            parts += [" ".join(f"{name.removeprefix('loss/')} {value:.3g}" for name, value in losses.items())]
+            note, before = ", ".join(parts), metrics
         display.show(step, steps, note)
 
     return report
@@ -128,7 +171,7 @@ def _with_flags(config: FitConfig, args: Any) -> FitConfig:
     return replace(config, steps=min(config.steps, QUICK_STEPS)) if args.quick else config
 
 
-def _difference(before: FitConfig, after: FitConfig) -> str:
+def _difference(before: Any, after: Any) -> str:
     names = [name for name in vars(before) if getattr(before, name) != getattr(after, name)]
     return ", ".join(f"{name} {getattr(before, name)} -> {getattr(after, name)}" for name in names)
 

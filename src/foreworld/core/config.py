@@ -15,7 +15,14 @@ C = TypeVar("C")
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """Turn a config dataclass into plain JSON values."""
+    """Turn a config dataclass into plain JSON values.
+
+    Args:
+        config: a dataclass, its fields again dataclasses, lists, dictionaries or plain values.
+
+    Returns:
+        Field name to value.
+    """
     return asdict(config)
 
 
@@ -26,6 +33,9 @@ def from_json(cls: type[C], values: dict[str, Any], where: str = "config") -> C:
         cls: the dataclass to build; nested dataclasses and tuples are followed.
         values: field name to value.
         where: how to name this place in an error.
+
+    Returns:
+        An instance of `cls`.
 
     Raises:
         ConfigError: an unknown field, or a value that the class refuses.

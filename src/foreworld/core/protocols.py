@@ -95,8 +95,12 @@ class TrainableModel(WorldModel[S], Protocol[S]):
         """Return what is trained."""
         ...
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return parameters and buffers by name."""
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Return what is trained, with names."""
+        ...
+
+    def state_dict(self, *, keep_vars: bool = False) -> dict[str, Any]:
+        """Return parameters and buffers by name; the very ones of the model with `keep_vars`."""
         ...
 
     def train(self, mode: bool = True) -> Any:

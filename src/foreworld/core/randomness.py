@@ -37,6 +37,16 @@ def deterministic(on: bool = True) -> Iterator[None]:
     """Make every latent distribution return its mode (or mean) instead of a sample.
 
     Equality checks (a fused unroll against the loop, saved against loaded) run under this.
+
+    Args:
+        on: false turns it off again inside of an outer block.
+
+    Example:
+        >>> import torch, foreworld as fw
+        >>> from foreworld.nn import GaussianLatent, sample
+        >>> with fw.deterministic():
+        ...     sample(GaussianLatent(2), torch.tensor([1.0, 2.0, 0.0, 0.0]))
+        tensor([1., 2.])
     """
     global _deterministic
     before, _deterministic = _deterministic, on

@@ -1,4 +1,4 @@
-"""Names of families, planners, environments and formats, loaded only when asked for."""
+"""Names of families, planners, environments, formats and metric sinks, loaded only when asked for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from foreworld.core.errors import UnknownName
 
-KINDS = ("models", "planners", "envs", "formats")
+KINDS = ("models", "planners", "envs", "formats", "sinks")
 
 _BUILTIN: dict[str, dict[str, str]] = {
     "models": {
@@ -21,6 +21,11 @@ _BUILTIN: dict[str, dict[str, str]] = {
         "ALE": "foreworld.envs.atari:make_atari",
     },
     "formats": {},
+    "sinks": {
+        "tensorboard": "foreworld.train.sinks:TensorBoard",
+        "trackio": "foreworld.train.sinks:trackio",
+        "wandb": "foreworld.train.sinks:wandb",
+    },
 }
 
 
@@ -28,7 +33,7 @@ def names(kind: str) -> list[str]:
     """List the names registered under a kind, built in or by an installed package.
 
     Args:
-        kind: one of `models`, `planners`, `envs`, `formats`.
+        kind: one of `models`, `planners`, `envs`, `formats`, `sinks`.
     """
     return sorted(_table(kind))
 
@@ -37,7 +42,7 @@ def load(kind: str, name: str) -> Any:
     """Import and return what is registered under a name.
 
     Args:
-        kind: one of `models`, `planners`, `envs`, `formats`.
+        kind: one of `models`, `planners`, `envs`, `formats`, `sinks`.
         name: the registered name; an outside package adds one by the entry point
             group `foreworld.<kind>`.
 
@@ -52,7 +57,13 @@ def load(kind: str, name: str) -> Any:
 
 
 def unknown(what: str, name: str, known: list[str]) -> str:
-    """Say in one sentence that a name is unknown, with the nearest known ones."""
+    """Say in one sentence that a name is unknown, with the nearest known ones.
+
+    Args:
+        what: the kind of thing that was named.
+        name: as it was given.
+        known: names that would do.
+    """
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(sorted(known))}"
     return f"unknown {what} {name!r}; {hint}"

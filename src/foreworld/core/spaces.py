@@ -240,7 +240,11 @@ class Spec:
         return sorted(k for k, s in self.obs.items() if s.kind == "image")
 
     def with_action_range(self, low: np.ndarray, high: np.ndarray) -> Spec:
-        """Give an unbounded Box action the range [low, high] that maps to [-1, 1]."""
+        """Give an unbounded Box action the range [low, high] that maps to [-1, 1].
+
+        Raises:
+            SpecError: plain video has no action.
+        """
         if self.action is None:
             raise SpecError("plain video has no action whose range could be set")
         ranged = replace(self.action, low=tuple(map(float, low)), high=tuple(map(float, high)))

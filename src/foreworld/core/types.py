@@ -26,6 +26,13 @@ class Segment:
         is_last: [B, T] bool, the last row of an episode.
         mask: [B, T] bool, false for padding; None when every row is real.
         condition: [B, K] conditioning vector, or None.
+
+    Example:
+        >>> from foreworld.testing import random_segment, specs
+        >>> segment = random_segment(specs()["vector_discrete"], batch=2, length=6)
+        >>> context, future = segment.rows(0, 4), segment.rows(4, 6)
+        >>> future.prev_action.shape  # the actions to imagine after the context
+        torch.Size([2, 2, 4])
     """
 
     obs: dict[str, Tensor]
@@ -102,7 +109,10 @@ class Rollout(Generic[S]):
         reward: [B, H], of the state reached; None when not provided.
         cont: [B, H]; None when not provided.
         final: the last state, leaves [B, ...].
-        obs, embed, spread, states: what `keep` asked for, [B, H, ...]; else None.
+        obs: if kept: name to [B, H, ...]; else None.
+        embed: if kept: [B, H, E]; else None.
+        spread: if kept: [B, H]; else None.
+        states: if kept: leaves [B, H, ...]; else None.
     """
 
     start: Step

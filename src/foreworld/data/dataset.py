@@ -26,7 +26,24 @@ RANGE_ROWS = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSummary:
-    """Counts and averages of a dataset; lengths are in rows, returns undiscounted."""
+    """Counts and averages of a dataset.
+
+    Attributes:
+        episodes: how many.
+        rows: of all episodes.
+        steps: actions of all episodes, one fewer than rows in each.
+        bytes: size of all rows.
+        length_min: rows of the shortest episode.
+        length_mean: rows of an episode on average.
+        length_max: rows of the longest episode.
+        return_min: least undiscounted sum of rewards of an episode.
+        return_mean: the same on average.
+        return_std: their standard deviation.
+        return_max: the largest.
+        terminal: share of episodes that ended in a terminal state; the others were truncated.
+        columns: name to type and shape.
+        source: where the rows came from.
+    """
 
     episodes: int
     rows: int
@@ -40,7 +57,6 @@ class DatasetSummary:
     return_std: float
     return_max: float
     terminal: float
-    """Share of episodes that ended in a terminal state; the others were truncated."""
     columns: Mapping[str, Column]
     source: Source
 
@@ -241,7 +257,11 @@ class Dataset:
         return replace(self, spec=self.schema.spec.with_action_range(low, high), _cumulative={})
 
     def raw(self, episode: int) -> dict[str, np.ndarray]:
-        """Return the stored columns of one episode, [T+1, ...], without a copy."""
+        """Return the stored columns of one episode, [T+1, ...], without a copy.
+
+        Raises:
+            DataError: no such episode.
+        """
         if not 0 <= episode < self.episodes:
             raise DataError(f"{self.path}: episode {episode} of {self.episodes}")
         shard, start = self._place(episode)
@@ -264,7 +284,11 @@ class Dataset:
         return {key: torch.from_numpy(raw[TRUTH + key][None].copy()) for key in self.schema.truth}
 
     def episode(self, episode: int) -> Segment:
-        """Return one whole episode, [1, T, ...]."""
+        """Return one whole episode, [1, T, ...].
+
+        Raises:
+            DataError: no such episode.
+        """
         if not 0 <= episode < self.episodes:
             raise DataError(f"{self.path}: episode {episode} of {self.episodes}")
         return self.windows([episode], [0], int(self.lengths[episode]))
@@ -290,7 +314,15 @@ class Dataset:
         return self._gather(chosen, first, length, across=False)
 
     def sample(
-        self, batch: int, length: int, *, seed: int = 0, step: int = 0, rank: int = 0, across: bool = False
+        self,
+        batch: int,
+        length: int,
+        *,
+        seed: int = 0,
+        step: int = 0,
+        rank: int = 0,
+        across: bool = False,
+        out: Segment | None = None,
     ) -> Segment:
         """Draw windows of rows, all starts equally likely: a pure function of its arguments and the rows.
 
@@ -302,9 +334,14 @@ class Dataset:
             rank: which worker; each draws its own.
             across: let windows run into the next episode (its first row has `is_first`);
                 otherwise they stay in one, and episodes shorter than `length` are padded.
+            out: a segment of the same size that is no longer needed: its observations are overwritten
+                and given back, which spares the allocation of large pictures.
 
         Returns:
             [B, T, ...]; `mask` is None unless rows were padded.
+
+        Raises:
+            DataError: no window, or `out` has another size or type.
         """
         if batch < 1 or length < 1:
             raise DataError(f"a batch needs at least one window of one row, found {batch} of {length}")
@@ -312,7 +349,7 @@ class Dataset:
         if key not in self._cumulative:
             self._cumulative[key] = cumulative_starts(self.lengths, length, across)
         chosen, starts = draw_starts(self._cumulative[key], batch, generator(seed, step, rank))
-        return self._gather(chosen, starts, length, across)
+        return self._gather(chosen, starts, length, across, out)
 
     def batches(
         self,
@@ -359,17 +396,24 @@ class Dataset:
         number = self.numbers[episode]
         return self.shards[self.index.shard[number]], int(self.index.start[number] + self.first[episode])
 
-    def _gather(self, episodes: np.ndarray, starts: np.ndarray, length: int, across: bool) -> Segment:
-        """Copy windows, run by run, from the mapped columns into fresh tensors."""
+    def _gather(
+        self, episodes: np.ndarray, starts: np.ndarray, length: int, across: bool, out: Segment | None = None
+    ) -> Segment:
+        """Copy windows, run by run, from the mapped columns into fresh tensors, or observations into those of `out`."""
         batch = len(episodes)
         runs = list(pieces(episodes, starts, length, self.lengths, across))
         padded = sum(run.count for run in runs) < batch * length
         sources = [(run, *self._place(run.episode)) for run in runs]
 
-        def fill(name: str) -> Tensor:
+        def fill(name: str, tensor: Tensor | None = None) -> Tensor:
             column = self.schema.columns[name]
-            make = torch.zeros if padded else torch.empty
-            tensor = make((batch, length, *column.shape), dtype=getattr(torch, column.dtype))
+            shape, dtype = (batch, length, *column.shape), getattr(torch, column.dtype)
+            if tensor is None:
+                tensor = (torch.zeros if padded else torch.empty)(shape, dtype=dtype)
+            elif (tensor.shape, tensor.dtype) != (shape, dtype):
+                raise DataError(f"{name}: `out` holds {tensor.dtype} {tuple(tensor.shape)}, not {dtype} {shape}")
+            elif padded:
+                tensor.zero_()
             into = tensor.numpy()
             for run, shard, start in sources:
                 rows = slice(start + run.start, start + run.start + run.count)
@@ -386,7 +430,7 @@ class Dataset:
             # a stretch may begin inside an episode: where a window runs into it, the past is cut off too
             is_first[run.window, run.at] |= run.at > 0
         return Segment(
-            obs={key: fill(OBS + key) for key in self.spec.obs},
+            obs={key: fill(OBS + key, None if out is None else out.obs[key]) for key in self.spec.obs},
             prev_action=self._model_ready(fill(ACTION), is_first, mask) if self.spec.action is not None else None,
             reward=fill("reward"),
             is_first=is_first,

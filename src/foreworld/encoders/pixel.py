@@ -111,7 +111,10 @@ class PixelScale(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Turn uint8 [.., C, H, W] into network units."""
-        return (pixels.float() / 255 - self.mean) / self.std
+        gain = 1 / (255 * self.std)
+        x = pixels.float()
+        # one pass, in place: pictures are the largest tensors of an update
+        return torch.addcmul(-self.mean / self.std, x, gain, out=x)
 
     def invert(self, units: Tensor) -> Tensor:
         """Turn decoder output into intensities in [0, 1]."""

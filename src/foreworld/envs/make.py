@@ -9,13 +9,17 @@ from typing import Any
 
 import gymnasium as gym
 from gymnasium import error
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import TimeLimit
 
 from foreworld.core import registry
 from foreworld.core.errors import ConfigError, EnvironmentFault, MissingExtra, UnknownName
+from foreworld.envs.contract import Guard
+from foreworld.envs.driver import Builder
+from foreworld.envs.fleet import Local
 from foreworld.envs.vector import Vector
-from foreworld.envs.wrappers import Guard, KeepKeys, ResizeImages
+from foreworld.envs.workers import Workers
+from foreworld.envs.wrappers import KeepKeys, ResizeImages
 
 PLUGINS = {"MiniGrid-": ("minigrid", "minigrid"), "BabyAI-": ("minigrid", "minigrid")}
 """Prefix of ids that a package registers when it is imported, to the package and its extra."""
@@ -32,6 +36,8 @@ def make(
     keys: Sequence[str] | None = None,
     max_steps: int | None = None,
     workers: bool = False,
+    timeout: float = 60.0,
+    fault_rate: float = 0.01,
     **options: Any,
 ) -> Vector:
     """Open environments by id.
@@ -42,10 +48,15 @@ def make(
         image_size: side to which pictures are averaged; None leaves them as they are.
         keys: observation keys to keep; None keeps all. Simulator state is always kept.
         max_steps: steps after which an episode is cut off (a truncation, no terminal state).
-        workers: run every environment in a process of its own.
+        workers: run every environment in a process of its own; one that dies or hangs is started again.
+        timeout: seconds after which a worker that does not answer is killed.
+        fault_rate: share of bad steps (values that break the declared spaces, NaN, exceptions) above which
+            the run stops, once 100 were taken. A bad step is refused and counted in `Vector.tally`, its episode ends
+            at the row before. Ten in a row stop the run at any rate.
         **options: passed to the environment.
 
     Raises:
+        ConfigError: a count or size below 1.
         UnknownName: no environment has that id; the message lists near matches.
         MissingExtra: a package is not installed; the message says how to get it.
         EnvironmentFault: the environment could not be opened.
@@ -63,37 +74,62 @@ def make(
     if num_envs < 1 or (max_steps is not None and max_steps < 1) or (image_size is not None and image_size < 1):
         found = f"{num_envs}, {max_steps} and {image_size}"
         raise ConfigError(f"num_envs, max_steps and image_size must be at least 1, found {found}")
-    build = partial(_one, env_id, image_size=image_size, keys=keys, max_steps=max_steps, options=options)
-    builders = [partial(build, index) for index in range(num_envs)]
-    # NEXT_STEP has the timing of arrival rows: the step after an end is the reset.
-    if workers:
-        vector = AsyncVectorEnv(builders, autoreset_mode=AutoresetMode.NEXT_STEP)
-    else:
-        vector = SyncVectorEnv(builders, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
+    build = builder(env_id, image_size=image_size, keys=keys, max_steps=max_steps, **options)
+    builders = [build] * num_envs
+    fleet = (
+        Workers(builders, env_id, timeout=timeout, fault_rate=fault_rate)
+        if workers
+        else Local(builders, env_id, fault_rate=fault_rate)
+    )
     record = {"image_size": image_size, "keys": None if keys is None else list(keys), "max_steps": max_steps}
     try:
-        return Vector(vector, env_id, record | options)
+        return Vector(fleet, env_id, record | options)
     except BaseException:
-        vector.close()
+        fleet.close()
         raise
+
+
+def builder(
+    env_id: str,
+    *,
+    image_size: int | None = 64,
+    keys: Sequence[str] | None = None,
+    max_steps: int | None = None,
+    **options: Any,
+) -> Builder:
+    """Return what opens one environment, in this process or another.
+
+    Args:
+        env_id: as in `make`.
+        image_size: side to which pictures are averaged; None leaves them as they are.
+        keys: observation keys to keep; None keeps all.
+        max_steps: steps after which an episode is cut off.
+        **options: passed to the environment.
+
+    Returns:
+        A function without arguments; calling it raises what `make` raises.
+    """
+    # what was registered by hand is unknown to a worker, which imports modules afresh
+    registered = gym.registry.get(env_id)
+    return partial(_one, env_id, registered, image_size=image_size, keys=keys, max_steps=max_steps, options=options)
 
 
 def _one(
     env_id: str,
-    index: int,
+    registered: EnvSpec | None,
     *,
     image_size: int | None,
     keys: Sequence[str] | None,
     max_steps: int | None,
     options: dict[str, Any],
 ) -> gym.Env:
-    """Open and wrap environment number `index`."""
+    """Open and wrap one environment."""
     prefix, slash, _ = env_id.partition("/")
     if slash and prefix in registry.names("envs"):
         env: gym.Env = registry.load("envs", prefix)(env_id, image_size=image_size, **options)
     else:
-        env = _gym(env_id, options)
-    env = Guard(env, f"{env_id}, environment {index}")
+        env = _gym(env_id, registered, options)
+    env = Guard(env)
     if max_steps is not None:
         env = TimeLimit(env, max_steps)
     if keys is not None:
@@ -101,7 +137,9 @@ def _one(
     return env if image_size is None else ResizeImages(env, image_size)
 
 
-def _gym(env_id: str, options: dict[str, Any]) -> gym.Env:
+def _gym(env_id: str, registered: EnvSpec | None, options: dict[str, Any]) -> gym.Env:
+    if registered is not None:
+        gym.registry.setdefault(env_id, registered)
     for start, (package, extra) in PLUGINS.items():
         if env_id.startswith(start):
             _import(package, extra, env_id)

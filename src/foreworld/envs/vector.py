@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from foreworld.core.errors import EnvironmentFault, ForeworldError, SpecError
 from foreworld.core.spaces import TRUTH, Space, Spec, flat_spaces, flat_values
+from foreworld.envs.fleet import Arrivals, Fleet, Tally
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,7 +27,10 @@ class Rows:
         is_last: [N] bool, the last row of an episode.
         truth: name to [N, ...], simulator state; never shown to a model.
         arrived: [N] bool; where false, nothing new came: skip the row, and keep the state.
-            Always true for what `make` opens.
+            Of what `make` opens, only a worker that is being started again does not arrive.
+
+    A row with `is_first` also ends the episode before it, when that had no `is_last`: what should have
+    followed was lost or refused, so that the last row that arrived is the last of an episode cut off.
     """
 
     obs: Mapping[str, np.ndarray]
@@ -40,7 +44,7 @@ class Rows:
 
 
 class Vector:
-    """Drive a Gymnasium vector environment of any autoreset mode by one convention.
+    """Drive a fleet, or a Gymnasium vector environment of any autoreset mode, by one convention.
 
     After a row with `is_last`, the next action for that environment is ignored and its next
     row is the `is_first` row of a new episode, with zero action and reward. NEXT_STEP, which
@@ -48,8 +52,11 @@ class Vector:
     while others are reset: there, the call after an end delivers the first rows alone, the
     others wait with `arrived` false, and their actions are ignored.
 
+    A bad transition of a fleet (what `make` opens) costs its own episode the rest, and is counted in
+    `tally`; one of a Gymnasium vector environment, which cannot reset one of its own out of turn, stops the run.
+
     Args:
-        env: a vector environment; `metadata["autoreset_mode"]` says how it resets.
+        env: a fleet or a vector environment; `metadata["autoreset_mode"]` says how it resets.
         env_id: its name, for messages and records.
         options: what `make` needs to open it again, as plain JSON values.
 
@@ -58,11 +65,12 @@ class Vector:
         SpecError: an unsupported space.
     """
 
-    def __init__(self, env: VectorEnv, env_id: str = "", options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, env: Fleet | VectorEnv, env_id: str = "", options: Mapping[str, Any] | None = None) -> None:
         """Wrap a vector environment."""
         self.env_id = env_id or type(env).__name__
         self.options = dict(options or {})
         self.num_envs = env.num_envs
+        self.tally = env.tally if isinstance(env, Fleet) else Tally()
         self.mode = _mode(env, self.env_id)
         fps = env.metadata.get("render_fps")
         self.spec = Spec.from_space(
@@ -93,6 +101,10 @@ class Vector:
         Returns:
             N first rows.
         """
+        if isinstance(self._env, Fleet):
+            return self._arrived(
+                self._env.reset(seed), np.zeros((self.num_envs, *self.action.shape), self.action.dtype)
+            )
         obs, _ = self._call(self._env.reset, seed=seed)
         return self._first_rows(self._at_rest(obs), np.ones(self.num_envs, bool))
 
@@ -111,6 +123,8 @@ class Vector:
             raise EnvironmentFault(f"{self.env_id}: call reset before step")
         ended = self._ended
         taken = self._checked(actions, ended)
+        if isinstance(self._env, Fleet):
+            return self._arrived(self._env.step(taken.astype(self._action_dtype)), taken)
         if ended.any() and self.mode is AutoresetMode.DISABLED:
             obs, _ = self._call(self._env.reset, options={"reset_mask": ended.copy()})
             return self._first_rows(self._at_rest(obs), ended)
@@ -137,6 +151,19 @@ class Vector:
     def close(self) -> None:
         """Close the environments."""
         self._env.close()
+
+    def _arrived(self, came: Arrivals, taken: np.ndarray) -> Rows:
+        """Turn what a fleet brought, by the actions `taken` [N, ...], into rows."""
+        none = came.first | ~came.arrived
+        return self._rows(
+            self._at_rest(came.obs),
+            prev_action=np.where(_like(none, taken), 0, taken).astype(taken.dtype),
+            reward=np.where(none, 0, came.reward).astype(np.float32),
+            is_first=came.first,
+            is_terminal=came.terminal,
+            is_last=came.last,
+            arrived=came.arrived,
+        )
 
     def _first_rows(self, values: dict[str, np.ndarray], arrived: np.ndarray) -> Rows:
         none = np.zeros(self.num_envs, bool)
@@ -227,7 +254,7 @@ class Vector:
             raise EnvironmentFault(f"{self.env_id}: {type(fault).__name__}: {fault}") from fault
 
 
-def _mode(env: VectorEnv, env_id: str) -> AutoresetMode:
+def _mode(env: Fleet | VectorEnv, env_id: str) -> AutoresetMode:
     stated = env.metadata.get("autoreset_mode")
     try:
         return AutoresetMode(stated)

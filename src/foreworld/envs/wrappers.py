@@ -1,4 +1,4 @@
-"""Wrappers of one environment: keep some keys, resize pictures, name the one at fault."""
+"""Wrappers of one environment: keep some keys, resize pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from foreworld.core.errors import EnvironmentFault, ForeworldError, SpecError
+from foreworld.core.errors import SpecError
 from foreworld.core.registry import unknown
 from foreworld.core.spaces import TRUTH, Space
 from foreworld.envs.area import resize_area
@@ -88,57 +88,6 @@ class ResizeImages(gym.ObservationWrapper):
         if image.layout == "hw":
             return lambda value: resize_area(np.asarray(value)[..., None], size, size)[..., 0]
         return lambda value: resize_area(np.asarray(value).transpose(1, 2, 0), size, size).transpose(2, 0, 1)
-
-
-class Guard(gym.Wrapper):
-    """Check what one environment observes against what it declared, and name it when it fails.
-
-    Args:
-        env: any environment.
-        name: what to call it in a message.
-    """
-
-    def __init__(self, env: gym.Env, name: str) -> None:
-        """Wrap an environment."""
-        super().__init__(env)
-        self._name = name
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset and check."""
-        obs, info = self._call(self.env.reset, seed=seed, options=options)
-        self._check(obs, self.env.observation_space, "")
-        return obs, info
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Step and check."""
-        result = self._call(self.env.step, action)
-        self._check(result[0], self.env.observation_space, "")
-        return result
-
-    def _check(self, value: Any, space: spaces.Space[Any], key: str) -> None:
-        if isinstance(space, spaces.Dict):
-            if not isinstance(value, dict) or set(value) != set(space.spaces):
-                found = sorted(value) if isinstance(value, dict) else type(value).__name__
-                raise EnvironmentFault(f"{self._name}: observed {found}, declared {sorted(space.spaces)}")
-            for inner, part in space.spaces.items():
-                self._check(value[inner], part, f"{key}{inner}/")
-            return
-        if space.shape is None or space.dtype is None:  # text and graphs: refused later, unless the key is left out
-            return
-        name, array = key.rstrip("/") or "observation", np.asarray(value)
-        if array.shape != space.shape or not np.can_cast(array.dtype, space.dtype, "same_kind"):
-            declared = f"{space.dtype} {space.shape}"
-            raise EnvironmentFault(f"{self._name}: {name!r} is {array.dtype} {array.shape}, declared as {declared}")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise EnvironmentFault(f"{self._name}: {name!r} is NaN or infinite")
-
-    def _call(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        try:
-            return method(*args, **options)
-        except ForeworldError:
-            raise
-        except Exception as fault:
-            raise EnvironmentFault(f"{self._name}: {type(fault).__name__}: {fault}") from fault
 
 
 def _image(space: spaces.Space[Any]) -> Space | None:

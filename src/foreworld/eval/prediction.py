@@ -114,6 +114,7 @@ def evaluate_open_loop(
         Errors, skill and intervals for every step 1..H.
 
     Raises:
+        ConfigError: a count below 1, or a confidence that is no share.
         MissingCapability: the model cannot decode.
         DataError: no episode is long enough.
         SpecError: no such observation key.

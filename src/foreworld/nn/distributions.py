@@ -48,7 +48,15 @@ class Latent(Protocol):
 
 
 def sample(latent: Latent, params: Tensor) -> Tensor:
-    """Draw a sample [.., Z] from parameters [.., P]; the mode or mean under `deterministic()`."""
+    """Draw a sample; the mode or mean under `deterministic()`.
+
+    Args:
+        latent: the kind of distribution.
+        params: [.., P], the network's output.
+
+    Returns:
+        [.., Z], with a gradient.
+    """
     return latent.draw(params, latent.noise(params, *params.shape[:-1]))
 
 

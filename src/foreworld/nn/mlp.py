@@ -51,7 +51,11 @@ class Linear(nn.Linear):
 
 
 class RMSNorm(nn.Module):
-    """Divide by the root mean square over the last axis, with a learned scale and no shift."""
+    """Divide by the root mean square over the last axis, with a learned scale and no shift.
+
+    Args:
+        width: of that axis.
+    """
 
     eps = 1e-4
 
@@ -61,7 +65,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [.., width]."""
-        return F.rms_norm(x, self.scale.shape, self.scale, self.eps)
+        return F.rms_norm(x, self.scale.shape, self.scale.to(x.dtype), self.eps)
 
 
 class Hidden(nn.Module):

@@ -70,7 +70,15 @@ class Head(NamedTuple):
 
 
 def layout(hidden: MLP, out: Linear) -> Head:
-    """Lay a head out for a loop."""
+    """Lay a head out for a loop.
+
+    Args:
+        hidden: its hidden layers.
+        out: the linear layer at its end.
+
+    Returns:
+        The same weights, not copied, as `scan` takes them.
+    """
     modules = [module for module in hidden if isinstance(module, Hidden)]
     found = (Layer(module.linear.weight.t(), module.linear.bias, module.norm.scale) for module in modules)
     return Head(tuple(found), out.weight.t(), out.bias)
@@ -159,7 +167,10 @@ def scan(
         Deterministic states [T, B, D], samples [T, B, Z], parameters [T, B, P].
     """
     weights = (*core, *(x for layer in head.hidden for x in layer), head.weight, head.bias)
-    return _Scan.apply(latent, tuple(keep), noise, deter, stoch, drive, *weights)
+    # a recurrence adds up its rounding errors, so it keeps the precision of its state under autocast
+    with torch.autocast(deter.device.type, enabled=False):
+        floats = (x.to(deter.dtype) for x in (stoch, drive, *weights))
+        return _Scan.apply(latent, tuple(keep), noise, deter, *floats)
 
 
 N = TypeVar("N", GRUTrace, LayerTrace)
@@ -184,8 +195,8 @@ class _Scan(torch.autograd.Function):
         for t, kept in enumerate(keep):
             if kept is not None:
                 deter, stoch = deter * kept, stoch * kept
-            deter, gru = advance(core, deter, stoch, _at(drive, t))
-            param, thoughts = think(head, deter, t)
+            deter, gru = advance(core, deter, stoch, _at(drive, t), taping)
+            param, thoughts = think(head, deter, t, taping)
             stoch = latent.draw(param, None if noise is None else noise[t])
             deters.append(deter)
             stochs.append(stoch)
@@ -222,19 +233,27 @@ class _Scan(torch.autograd.Function):
         return None, None, None, of_deter, of_stoch, _bias_grad(drive, every.of_second), *of_weights
 
 
-def advance(core: Core, deter: Tensor, stoch: Tensor, drive: Tensor) -> tuple[Tensor, GRUTape]:
-    """Take one step of the GRU from [B, D] and [B, Z]; return the next [B, D] and the tape."""
+def advance(core: Core, deter: Tensor, stoch: Tensor, drive: Tensor, taping: bool) -> tuple[Tensor, GRUTape]:
+    """Take one step of the GRU from [B, D] and [B, Z]; return the next [B, D] and the tape.
+
+    Without `taping` it works in place, which halves the memory that passes through the cache; the
+    tape is of no use then.
+    """
     count = core.near.shape[0]
     first = deter.new_empty(2, deter.shape[0], core.deter_in.shape[1])
     torch.addmm(core.deter_bias, deter, core.deter_in, out=first[0])
     torch.addmm(core.stoch_bias, stoch, core.stoch_in, out=first[1])
-    inputs = _norm_silu(first, core.scales)
+    inputs = _norm_silu(first, core.scales, taping)
     x = torch.addmm(drive, inputs.out[0], core.deter_out).addmm_(inputs.out[1], core.stoch_out)
     _blocks(x, count).baddbmm_(_blocks(deter, count), core.near)
-    hidden = _norm_silu(x, core.scale)
+    hidden = _norm_silu(x, core.scale, taping)
     gates = torch.baddbmm(core.gates_bias, _blocks(hidden.out, count), core.gates)
-    opened = gates.sigmoid()
-    reset, raw, update = _thirds(opened)[0], _thirds(gates)[1], _thirds(opened)[2]
+    raw = _thirds(gates)[1]
+    opened = gates.sigmoid() if taping else gates
+    reset, _, update = _thirds(opened)
+    if not taping:
+        reset.sigmoid_()
+        update.sigmoid_()
     cand = torch.mul(reset, raw).tanh_()
     after = torch.lerp(_blocks(deter, count), cand, update).transpose(0, 1).flatten(1)
     return after, GRUTape(deter, stoch, inputs, hidden, opened, raw, cand)
@@ -266,11 +285,11 @@ def advance_back(core: Core, tape: GRUTape, grad: Tensor) -> tuple[Tensor, Tenso
     return of_deter, first[1] @ core.stoch_in.t(), trace
 
 
-def think(head: Head, x: Tensor, t: int) -> tuple[Tensor, list[NormSilu]]:
+def think(head: Head, x: Tensor, t: int, taping: bool) -> tuple[Tensor, list[NormSilu]]:
     """Apply a head to [B, D] at step t; return its output [B, P] and the tape of its hidden layers."""
     tape = []
     for layer in head.hidden:
-        tape.append(_norm_silu(torch.addmm(_at(layer.bias, t), x, layer.weight), layer.scale))
+        tape.append(_norm_silu(torch.addmm(_at(layer.bias, t), x, layer.weight), layer.scale, taping))
         x = tape[-1].out
     return torch.addmm(head.bias, x, head.weight), tape
 
@@ -318,8 +337,11 @@ def _head_grads(head: Head, traces: Sequence[LayerTrace]) -> list[Tensor]:
     return found
 
 
-def _norm_silu(x: Tensor, scale: Tensor) -> NormSilu:
+def _norm_silu(x: Tensor, scale: Tensor, taping: bool) -> NormSilu:
     root = torch.linalg.vecdot(x, x).div_(x.shape[-1]).add_(RMSNorm.eps).rsqrt_().unsqueeze(-1)
+    if not taping:
+        out = F.silu(x.mul_(root).mul_(scale), inplace=True)
+        return NormSilu(out, out, out, root)
     hat = x * root
     scaled = hat * scale
     return NormSilu(F.silu(scaled), hat, scaled, root)

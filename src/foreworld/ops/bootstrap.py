@@ -39,6 +39,9 @@ def bootstrap(
     Returns:
         The statistic on the data, and its interval.
 
+    Raises:
+        ValueError: fewer than two episodes, or samples of different length.
+
     Reference:
         Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
 

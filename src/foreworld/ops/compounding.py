@@ -121,6 +121,10 @@ def ensemble_error(per_step: float, members: int, correlation: float) -> float:
 def probability(name: str, value: float) -> float:
     """Return a number that must lie in [0, 1].
 
+    Args:
+        name: what to call it in the message.
+        value: the number.
+
     Raises:
         ConfigError: it does not, or it is not a number.
     """

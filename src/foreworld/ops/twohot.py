@@ -17,6 +17,9 @@ def symexp_bins(count: int = 255, limit: float = 20.0) -> Tensor:
 
     Returns:
         [count], ascending. The negative half mirrors the positive one to the bit.
+
+    Raises:
+        ValueError: an even count, or fewer than 3.
     """
     if count % 2 == 0 or count < 3:
         raise ValueError(f"bins: count must be odd and at least 3, found {count}")

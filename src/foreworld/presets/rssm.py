@@ -22,7 +22,7 @@ TINY = RSSMConfig(
     rep_weight=0.05,
     convolutions="strided",
     pixel_loss="normalised",
-    control_weight=20.0,
+    control_weight=10.0,
 )
 
 CONFIGS = {
@@ -44,7 +44,7 @@ FITS = {
         batch=8,
         length=16,
         long_share=0.65,
-        dream_share=0.25,
+        dream_share=0.3,
         decay=0.4,
         steps=2000,
         calibration=128,

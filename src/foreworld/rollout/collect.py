@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +22,9 @@ from foreworld.envs.vector import Rows, Vector
 
 Progress = Callable[[int, int], None]
 """Called with how much is done and how much there is to do."""
+
+SEAL_ROWS = (64, 4096)
+"""Least and most rows that are gathered before they are sealed; between the two, a quarter of what is on disk."""
 
 
 class Policy(Protocol):
@@ -85,11 +88,22 @@ def collect(
     seed: int = 0,
     num_envs: int = 1,
     max_steps: int | None = None,
+    workers: bool = False,
+    timeout: float = 60.0,
+    fault_rate: float = 0.01,
     repeat: float = 1.0,
     progress: Progress | None = None,
+    stop: Callable[[], bool] | None = None,
     overwrite: bool = False,
 ) -> Dataset:
     """Let a policy act and store its episodes: the same seed gives the same shards, byte for byte.
+
+    Finished episodes are sealed on disk as soon as 64 rows of them have gathered, later a quarter of what is
+    there, and at the latest 4096 rows: a kill at any moment loses no more than that and the open episodes.
+    The rule counts rows and never looks at the clock, for the sake of equal bytes.
+
+    A fault of an environment cuts its episode off at the last good row, which is stored as truncated;
+    the counts end up in `source.options["faults"]`, if there were any.
 
     With `episodes`, each environment runs a fixed share of them, so that short episodes are
     not favoured over the long ones still running. With `steps`, exactly so many actions are
@@ -104,8 +118,12 @@ def collect(
         seed: of the environments and the random policy.
         num_envs: environments run side by side, when `env` is an id.
         max_steps: steps after which an episode is cut off, when `env` is an id.
+        workers: run every environment in a watched process of its own, when `env` is an id.
+        timeout: seconds that a worker may take for a step, when `env` is an id.
+        fault_rate: share of bad steps above which the run stops, when `env` is an id; see `make`.
         repeat: mean number of steps that the random policy holds an action.
         progress: called with (done, total), in episodes or steps.
+        stop: asked after every step; when it says yes, what was done until then is kept, open episodes as truncated.
         overwrite: replace what is at `out`.
 
     Returns:
@@ -113,6 +131,8 @@ def collect(
 
     Raises:
         ConfigError: not exactly one of `episodes` and `steps`.
+        DataError: stopped before the first step was done.
+        EnvironmentFault: an environment failed too often; finished episodes are kept.
         OutputExists: `out` is there and `overwrite` is false.
 
     Example:
@@ -126,10 +146,11 @@ def collect(
     if isinstance(env, Vector):
         if max_steps is not None:
             raise ConfigError("max_steps belongs to `make`: pass it where the environment is opened")
-        return _collect(env, policy, Path(out), budget, seed, repeat, progress, overwrite)
-    opened = make(env, num_envs=min(num_envs, episodes or num_envs), max_steps=max_steps)
+        return _collect(env, policy, Path(out), budget, seed, repeat, progress, stop, overwrite)
+    count = min(num_envs, episodes or num_envs)
+    opened = make(env, num_envs=count, max_steps=max_steps, workers=workers, timeout=timeout, fault_rate=fault_rate)
     try:
-        return _collect(opened, policy, Path(out), budget, seed, repeat, progress, overwrite)
+        return _collect(opened, policy, Path(out), budget, seed, repeat, progress, stop, overwrite)
     finally:
         opened.close()
 
@@ -152,6 +173,14 @@ class _Stream:
 
     rows: list[tuple[Rows, int]] = field(default_factory=list)
     stored: int = 0
+
+    def cut_off(self, shelf: _Shelf) -> bool:
+        """Store what there is of an episode that will not go on; one row alone says nothing and is dropped."""
+        if len(self.rows) < 2:
+            self.rows = []
+            return False
+        shelf.add(self.episode())
+        return True
 
     def episode(self) -> Episode:
         """Stack the rows into an episode and begin anew."""
@@ -185,41 +214,76 @@ def _collect(
     seed: int,
     repeat: float,
     progress: Progress | None,
+    stop: Callable[[], bool] | None,
     overwrite: bool,
 ) -> Dataset:
     if isinstance(policy, str) and policy != "random":
         raise UnknownName(unknown("policy", policy, ["random"]))
     chosen = RandomPolicy(env.action, seed, repeat) if policy is None or isinstance(policy, str) else policy
     name = "random" if isinstance(chosen, RandomPolicy) else getattr(chosen, "__name__", type(chosen).__name__)
-    options = {**env.options, "num_envs": env.num_envs, "repeat": repeat}
+    source = Source(
+        env=env.env_id,
+        policy=name,
+        seed=seed,
+        options={**env.options, "num_envs": env.num_envs, "repeat": repeat},
+    )
     claim_output(out, overwrite)
-    with Writer(
-        out, env.spec, truth=env.truth, source=Source(env=env.env_id, policy=name, seed=seed, options=options)
-    ) as writer:
-        _run(env, chosen, writer, budget, seed, progress)
+    with Writer(out, env.spec, truth=env.truth, source=source) as writer:
+        try:
+            _run(env, chosen, _Shelf(writer), budget, seed, progress, stop)
+        finally:
+            if any(env.tally.faults.values()):
+                noted = replace(source, options={**source.options, "faults": env.tally.faults})
+                replace(writer.schema, source=noted).write(out)
     return load(out)
 
 
-def _run(env: Vector, policy: Policy, writer: Writer, budget: _Budget, seed: int, progress: Progress | None) -> None:
-    """Act until the budget is spent; every episode is added whole when it ends."""
+class _Shelf:
+    """Add episodes to a writer, and seal them early while there are few."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer, self._sealed = writer, 0
+
+    def add(self, episode: Episode) -> None:
+        """Add an episode."""
+        self._writer.add(episode)
+        least, most = SEAL_ROWS
+        if self._writer.rows - self._sealed >= min(most, max(least, self._sealed // 4)):
+            self._writer.seal()
+            self._sealed = self._writer.rows
+
+
+def _run(
+    env: Vector,
+    policy: Policy,
+    shelf: _Shelf,
+    budget: _Budget,
+    seed: int,
+    progress: Progress | None,
+    stop: Callable[[], bool] | None,
+) -> None:
+    """Act until the budget is spent; every episode is added whole when it ends, or up to where it was cut off."""
     streams = [_Stream() for _ in range(env.num_envs)]
     shares = [budget.share(index, env.num_envs) for index in range(env.num_envs)]
     done, rows = 0, env.reset(seed=seed)
     while True:
         for index, stream in enumerate(streams):
+            if not rows.arrived[index]:
+                continue
+            if rows.is_first[index] and stream.rows:  # what followed the last row never came
+                done += stream.cut_off(shelf) and budget.of_episodes
             counts = not budget.of_episodes and not rows.is_first[index]
-            if not rows.arrived[index] or stream.stored >= shares[index] or (counts and done >= budget.total):
+            if stream.stored >= shares[index] or (counts and done >= budget.total):
                 continue
             stream.rows.append((rows, index))
             done += counts
             if rows.is_last[index]:
-                writer.add(stream.episode())
+                shelf.add(stream.episode())
                 done += budget.of_episodes
         if progress is not None:
             progress(done, budget.total)
-        if done >= budget.total:
+        if done >= budget.total or (stop is not None and stop()):
             break
         rows = env.step(policy(rows))
     for stream in streams:
-        if len(stream.rows) > 1:  # an episode that was cut off by the budget; one row alone says nothing
-            writer.add(stream.episode())
+        stream.cut_off(shelf)

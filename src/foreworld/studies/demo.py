@@ -11,6 +11,7 @@ import torch
 
 from foreworld.core.errors import SpecError
 from foreworld.core.files import claim_output, write_atomic, write_json
+from foreworld.core.interrupt import Interrupted
 from foreworld.envs import make
 from foreworld.eval.summary import to_json
 from foreworld.presets.rssm import FAMILY
@@ -52,8 +53,8 @@ class DemoConfig:
     max_steps: int | None = 1850
     num_envs: int = 8
     repeat: float = 8.0
-    steps: int = 4000
-    minutes: float = 12.2
+    steps: int = 4600
+    minutes: float = 12.9
     heldout: float = 0.25
     context: int = 30
     horizon: int = 50
@@ -90,6 +91,7 @@ def demo(out: Path, config: DemoConfig, show: Show, overwrite: bool = False) -> 
         OutputExists: `out` is there and `overwrite` is false.
         MissingExtra: the Atari package is not installed.
         SpecError: the environment shows no pictures.
+        Interrupted: a signal ended the training.
     """
     env = make(config.env, num_envs=config.num_envs, max_steps=config.max_steps)
     if not env.spec.images:
@@ -116,7 +118,9 @@ def demo(out: Path, config: DemoConfig, show: Show, overwrite: bool = False) -> 
         note = f"pixel loss {metrics['loss/pixels']:.0f}" if metrics else note
         show("learn", step, steps, note)
 
-    fit(model, train, settings, out=out, report=report)
+    trained = fit(model, train, settings, out=out, report=report)
+    if trained.interrupted is not None:
+        raise Interrupted(trained.interrupted, f"stopped at update {trained.steps}; begin again with --overwrite")
     run = load_run(out)
     found = study(
         run,

@@ -44,6 +44,16 @@ def evaluate(
     Raises:
         MissingCapability: the model cannot decode.
         DataError: no held-out episode is long enough.
+
+    Example:
+        >>> import tempfile, foreworld as fw
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data = fw.collect("CartPole-v1", episodes=12, out=f"{folder}/episodes")
+        ...     train, heldout = data.split(0.5)
+        ...     model = fw.RSSM(data.spec, deter=16, units=8, latents=4)  # not trained
+        ...     found = fw.evaluate(model, heldout, train, horizon=3, context=2, samples=2)
+        >>> found.every.skill.value.shape, found.useful_horizon
+        ((3,), 0)
     """
     return evaluate_open_loop(
         model,

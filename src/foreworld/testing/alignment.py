@@ -76,6 +76,7 @@ def check_alignment(
 
     Raises:
         NonConforming: says which prediction belongs to which neighbour, or was not learned.
+        Inapplicable: the model predicts no reward.
     """
     with seeded(0):
         model: Any = make(counting_spec(action, image))

@@ -98,7 +98,12 @@ class CountingEnv(gym.Env[np.ndarray, Any]):
 
 
 def counting_spec(action: ActionKind = "discrete", image: bool = False) -> Spec:
-    """Return what a model is told about the counting environment."""
+    """Return what a model is told about the counting environment.
+
+    Args:
+        action: kind of action.
+        image: whether it shows pictures instead of vectors.
+    """
     env = CountingEnv(action, image)
     return Spec.from_space(env.observation_space, env.action_space)
 

@@ -24,7 +24,17 @@ FAILING = ("open", "write", "fsync", "rename", "replace", "mkdir")
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """How many faults were put, and what was lost by them: one sentence each, none at best."""
+    """How many faults were put, and what was lost by them.
+
+    Attributes:
+        kills: processes killed.
+        kills_inside_saves: those of them that were killed while they saved.
+        flips: single bits turned.
+        truncations: files cut short.
+        hostile_files: files made to do harm.
+        injected_errors: calls to the disk that were made to fail.
+        losses: what was lost, one sentence each; none at best.
+    """
 
     kills: int = 0
     kills_inside_saves: int = 0
@@ -85,6 +95,12 @@ def failing(at: int, code: int, *, for_good: bool = False) -> Iterator[list[str]
         code: the `errno` of the failure.
         for_good: all later ones fail too, as on a disk that stays full.
 
+    Yields:
+        The calls so far, by name.
+
+    Raises:
+        OSError: at the chosen call, inside the block.
+
     Example:
         >>> import errno, tempfile
         >>> from foreworld.core.files import write_json
@@ -110,6 +126,9 @@ def dying(at: int, *, after: bool = False) -> Iterator[list[str]]:
     Args:
         at: which one, from 1.
         after: die when the call is done, not before it.
+
+    Yields:
+        The calls so far, by name.
     """
 
     def act(number: int, name: str, call: Callable[[], Any], arguments: tuple[Any, ...]) -> Any:
@@ -160,7 +179,12 @@ def in_child(work: Callable[[], Any], kill_after: float | None = None) -> tuple[
 
 
 def flip_bit(path: Path, bit: int) -> None:
-    """Flip one bit of a file in place; again restores it."""
+    """Flip one bit of a file in place; again restores it.
+
+    Args:
+        path: the file.
+        bit: which bit, from 0.
+    """
     with path.open("r+b") as file:
         file.seek(bit // 8)
         value = file.read(1)[0] ^ (1 << bit % 8)

@@ -136,7 +136,16 @@ def check_input_untouched(make: Factory, spec: Spec) -> None:
 
 
 def check_compile(make: Factory, spec: Spec, backend: str = "aot_eager") -> None:
-    """`torch.compile(step, fullgraph=True)` gives the states of the plain `step`."""
+    """`torch.compile(step, fullgraph=True)` gives the states of the plain `step`.
+
+    Args:
+        make: builds the model.
+        spec: the world to check on.
+        backend: the compiler's; `aot_eager` finds what cannot be traced, `inductor` also makes the code.
+
+    Raises:
+        NonConforming: it does not compile as one graph, or gives other states.
+    """
     model, segment = build(make, spec), sample(spec)
     actions = random_actions(spec, BATCH, 1, torch.Generator().manual_seed(3))
     action = None if actions is None else actions[:, 0]

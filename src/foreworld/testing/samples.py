@@ -78,6 +78,12 @@ def random_segment(
 def random_actions(spec: Spec, batch: int, length: int, generator: torch.Generator | None = None) -> Tensor | None:
     """Draw model-ready actions.
 
+    Args:
+        spec: what the world looks like.
+        batch: B.
+        length: H.
+        generator: source of randomness; None for torch's global one.
+
     Returns:
         [B, H, A], one-hot for discrete components, in [-1, 1] for numbers; None for plain video.
     """

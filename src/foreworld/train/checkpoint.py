@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,14 @@ class Progress:
     Attributes:
         step: updates done.
         seconds: time spent training.
+        rollbacks: returns to an earlier checkpoint.
+        skips: updates skipped, by what was not finite.
     """
 
     step: int
     seconds: float
+    rollbacks: int = 0
+    skips: dict[str, int] = field(default_factory=dict)
 
 
 def save_checkpoint(folder: Path, model: TrainableModel[Any], optimizer: Optimizer, progress: Progress) -> Path:
@@ -180,13 +184,12 @@ def newest_checkpoint(folder: Path) -> Path:
 def tensors(model: TrainableModel[Any]) -> dict[str, Tensor]:
     """Return parameters and buffers by name, each once although modules may share them."""
     found: dict[str, Tensor] = {}
-    seen: set[tuple[object, ...]] = set()
-    for name, tensor in model.state_dict().items():
-        # the storage, not its address: on the device `meta` all addresses are 0
-        place = (tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride())
-        if place not in seen:
-            seen.add(place)
-            found[name] = tensor
+    seen: set[int] = set()
+    # with keep_vars these are the tensors themselves: shared ones are known also where nothing is stored yet
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            found[name] = tensor.detach()
     return found
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -12,14 +13,18 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from foreworld.core import Calibrates, LearnsDreaming, Segment, TrainableModel, require, to_json, tree
-from foreworld.core.errors import ConfigError, NonFinite
-from foreworld.core.types import mean_of
+from foreworld.core import Calibrates, Segment, TrainableModel, from_json, require, to_json, tree
+from foreworld.core.errors import ConfigError
+from foreworld.core.files import lock_folder, make_folder
+from foreworld.core.interrupt import graceful
 from foreworld.data import Dataset
-from foreworld.train.checkpoint import Progress, load_model, load_training, newest_checkpoint, save_checkpoint
-from foreworld.train.log import MetricsFile
-from foreworld.train.optim import LaProp
-from foreworld.train.run import CHECKPOINTS, start_run
+from foreworld.train.checkpoint import Progress
+from foreworld.train.guard import Checkpoints, Guard, check_weights
+from foreworld.train.log import MetricsFile, complain
+from foreworld.train.optim import AdamW, LaProp
+from foreworld.train.run import CHECKPOINTS, CONFIG, read_config, record_change, start_run
+from foreworld.train.sinks import Sink, Sinks
+from foreworld.train.update import update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +51,8 @@ class FitConfig:
         weight_decay: decoupled, times the learning rate.
         calibration: batches that closed-form statistics are taken from, before the first update.
         minutes: training is over after this much time, all schedules shortened to fit; 0 for no limit.
+        max_skips: updates in a row that may be skipped because a loss or a gradient is NaN or infinite; then the
+            training goes back to its last checkpoint, at half the learning rate, and on with later batches.
         log_every: updates between two lines of metrics.
         save_every: updates between two checkpoints.
         seed: of the batches and of torch.
@@ -67,13 +74,15 @@ class FitConfig:
     weight_decay: float = 0.0
     calibration: int = 64
     minutes: float = 0.0
+    max_skips: int = 10
     log_every: int = 20
     save_every: int = 500
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
-        for name in ("batch", "length", "watch", "long_factor", "calibration", "log_every", "save_every"):
+        counts = ("batch", "length", "watch", "long_factor", "calibration", "max_skips", "log_every", "save_every")
+        for name in counts:
             if getattr(self, name) < 1:
                 raise ConfigError(f"fit.{name} must be at least 1, found {getattr(self, name)}")
         for name in ("long_share", "dream_share"):
@@ -91,11 +100,13 @@ class FitResult:
         steps: updates done in all, earlier ones of a resumed run counted in.
         seconds: training time in all.
         history: one entry per line of metrics.
+        interrupted: the signal that ended it early, SIGINT or SIGTERM; None when it ran to its end.
     """
 
     steps: int
     seconds: float
     history: list[dict[str, float]] = field(default_factory=list)
+    interrupted: int | None = None
 
 
 Report = Callable[[int, int, dict[str, float]], None]
@@ -110,60 +121,94 @@ def fit(
     out: str | Path | None = None,
     resume: bool = False,
     report: Report | None = None,
+    sinks: Sequence[str | Sink] | None = None,
     **fields: Any,
 ) -> FitResult:
     """Train a world model on stored episodes.
 
+    An update whose loss or gradient is NaN or infinite is skipped and counted; after `max_skips` in a row the
+    training goes back to its last checkpoint (without `out`, to a copy in memory). Ctrl-C or SIGTERM ends it
+    after the update that it is at, with a checkpoint; a second one ends it at once.
+
+    Resuming is exact on a CPU with `minutes=0`: the weights are those of the uninterrupted run, bit for bit, as
+    batches depend on (seed, update) alone and models draw from torch's generator, whose state is saved. A limit
+    of minutes makes the schedules depend on the clock.
+
     Args:
         model: any family; moved nowhere, so put it on its device first.
         data: the training episodes.
-        config: how to train; single fields can also be given by keyword.
+        config: how to train; single fields can also be given by keyword. When resuming, the run's own.
         out: run folder for config, metrics and checkpoints; nothing is written without it.
-        resume: go on from the newest checkpoint of `out`, on the same batches and random numbers.
+        resume: go on from the newest checkpoint of `out`, on the same batches and random numbers; settings that
+            differ from the run's are recorded in its config.
         report: called after every update.
+        sinks: where metrics go besides the run folder: `tensorboard`, `wandb`, `trackio`, or a `Sink`; None for
+            nowhere, and when resuming for where the run's went.
         fields: fields of the config, by name.
 
     Returns:
-        Steps, seconds and the logged metrics.
+        Steps, seconds and the logged metrics, and whether it was interrupted.
 
     Raises:
         ConfigError: a setting that cannot be run.
+        CheckpointError: `resume`, and `out` is no run, damaged, or another model's.
+        InUse: another process trains in `out`.
         MissingCapability: `dream_share` for a family without multi-step training.
+        MissingExtra: a sink's package is not installed.
         SpecError: the data's observations or actions are not the model's.
-        NonFinite: a loss became NaN or infinite; names the term. The last checkpoint is intact.
+        NonFinite: a loss or gradient stays NaN or infinite; names it. The last checkpoint is intact.
         OutputExists: `out` exists and `resume` is false.
 
     Example:
-        >>> import foreworld as fw  # doctest: +SKIP
-        >>> data = fw.load("episodes")  # doctest: +SKIP
-        >>> fw.fit(fw.RSSM(data.spec), data, steps=1000, out="runs/first")  # doctest: +SKIP
+        >>> import tempfile, foreworld as fw
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data = fw.collect("CartPole-v1", episodes=3, out=f"{folder}/episodes")
+        ...     model = fw.RSSM(data.spec, deter=16, units=8, latents=4)
+        ...     fw.fit(model, data, steps=2, batch=2, length=8, out=f"{folder}/run").steps
+        2
     """
-    config = replace(config or FitConfig(), **fields)
+    if resume and out is None:
+        raise ConfigError("resume needs out, the folder of the run to go on with")
+    folder = None if out is None else Path(out)
+    before, used = (None, []) if folder is None or not resume else _stored(folder)
+    sinks = used if sinks is None else sinks
+    config = replace(config or before or FitConfig(), **fields)
+    _check(model, config, before)
+    data = data.with_spec(model.spec)
+    optimizer = make_optimizer(model, config)
+    checkpoints = Checkpoints(model, optimizer, None if folder is None else folder / CHECKPOINTS)
+    with ExitStack() as stack:
+        outlets = stack.enter_context(Sinks(sinks, folder, to_json(config)))
+        if folder is not None:
+            make_folder(folder)
+            stack.enter_context(lock_folder(folder))
+        if folder is not None and before is not None:
+            progress = checkpoints.restore()
+            record_change(folder, progress.step, to_json(before), to_json(config))
+        else:
+            names = [name for name in sinks if isinstance(name, str)]
+            progress = _begin(model, data, config, folder, names)
+        check_weights(model)
+        if progress.step == 0 or folder is None:
+            checkpoints.save(progress)
+        logs = [MetricsFile(folder, progress.step), outlets]
+        return _train(model, data, config, optimizer, progress, checkpoints, logs, report)
+
+
+def _check(model: TrainableModel[Any], config: FitConfig, before: FitConfig | None) -> None:
+    if before is not None and before.optimizer != config.optimizer:
+        raise ConfigError(f"fit.optimizer cannot change on resuming: the run was trained with {before.optimizer}")
     if config.dream_share:
         require(model, "dream_losses", "fit.dream_share")
-    data = data.with_spec(model.spec)
-    folder = None if out is None else Path(out)
-    optimizer = make_optimizer(model, config)
-    if folder is not None and resume:
-        checkpoint = newest_checkpoint(folder / CHECKPOINTS)
-        load_model(checkpoint, model)
-        progress = load_training(checkpoint, optimizer)
-    else:
-        if folder is not None:
-            start_run(folder, model, to_json(config), data)
-        progress = _begin(model, data, config)
-    if folder is not None and progress.step == 0:
-        save_checkpoint(folder / CHECKPOINTS, model, optimizer, progress)
-    return _train(model, data, config, optimizer, progress, folder, report)
 
 
-def make_optimizer(model: TrainableModel[Any], config: FitConfig) -> Optimizer:
+def make_optimizer(model: TrainableModel[Any], config: FitConfig) -> LaProp | AdamW:
     """Build the optimiser that a config names, over all parameters."""
     if config.optimizer == "laprop":
         return LaProp(
             model.parameters(), lr=config.lr, agc=config.agc, warmup=config.warmup, weight_decay=config.weight_decay
         )
-    return torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    return AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
 
 
 def calibration_batches(data: Dataset, config: FitConfig, device: torch.device) -> Callable[[], Iterator[Segment]]:
@@ -176,7 +221,16 @@ def calibration_batches(data: Dataset, config: FitConfig, device: torch.device) 
     return read
 
 
-def _begin(model: TrainableModel[Any], data: Dataset, config: FitConfig) -> Progress:
+def _stored(folder: Path) -> tuple[FitConfig, list[str]]:
+    stored = read_config(folder)
+    return from_json(FitConfig, stored["fit"], f"{folder / CONFIG}: fit"), stored.get("sinks", [])
+
+
+def _begin(
+    model: TrainableModel[Any], data: Dataset, config: FitConfig, folder: Path | None, sinks: list[str]
+) -> Progress:
+    if folder is not None:
+        start_run(folder, model, to_json(config), data, sinks)
     torch.manual_seed(config.seed)
     if "calibrate" in model.provides:
         cast(Calibrates, model).calibrate(calibration_batches(data, config, _device(model)))
@@ -187,68 +241,55 @@ def _train(
     model: TrainableModel[Any],
     data: Dataset,
     config: FitConfig,
-    optimizer: Optimizer,
+    optimizer: LaProp | AdamW,
     progress: Progress,
-    folder: Path | None,
+    checkpoints: Checkpoints,
+    logs: Sequence[MetricsFile | Sinks],
     report: Report | None,
 ) -> FitResult:
-    metrics = MetricsFile(folder, progress.step)
     device, history, waited = _device(model), [], 0.0
+    # on a GPU every look would stop the host until the device has caught up
+    guard = Guard(model, progress, config.max_skips, 1 if device.type == "cpu" else config.max_skips)
     started, step = time.monotonic() - progress.seconds, progress.step
+
+    def reached() -> Progress:
+        return Progress(step, time.monotonic() - started, guard.rollbacks, guard.skips)
+
     model.train()
-    while (done := share_done(config, step, time.monotonic() - started)) < 1:
-        asked = time.monotonic()
-        batch, length = window_size(config, done)
-        segment = tree.to(data.sample(batch, length, seed=config.seed, step=step, across=config.across), device)
-        waited += time.monotonic() - asked
-        set_rate(optimizer, config, done)
-        found = update(model, optimizer, segment, config.watch if dreams(config, done) else None)
-        step += 1
-        seconds = time.monotonic() - started
-        line: dict[str, float] = {}
-        if step % config.log_every == 0 or step == config.steps:
-            line = {"step": step, "seconds": round(seconds, 2), "data_wait": round(waited, 2), **found}
-            history.append(line)
-            metrics.write(line)
-        if report is not None:
-            report(step, config.steps, line)
-        if folder is not None and step % config.save_every == 0:
-            save_checkpoint(folder / CHECKPOINTS, model, optimizer, Progress(step, seconds))
-    seconds = time.monotonic() - started
-    if folder is not None:
-        save_checkpoint(folder / CHECKPOINTS, model, optimizer, Progress(step, seconds))
-    return FitResult(step, seconds, history)
-
-
-def update(
-    model: TrainableModel[Any], optimizer: Optimizer, segment: Segment, watch: int | None = None
-) -> dict[str, float]:
-    """Do one update and return its metrics.
-
-    Args:
-        model: in training mode.
-        optimizer: over its parameters.
-        segment: a batch.
-        watch: rows to look at before dreaming the others; None looks at all.
-
-    Returns:
-        `loss/<term>` averages and the family's own metrics.
-
-    Raises:
-        NonFinite: a loss term is NaN or infinite; the model is left as it was.
-    """
-    losses = model.losses(segment) if watch is None else cast(LearnsDreaming, model).dream_losses(segment, watch)
-    total = losses.total(model.loss_weights, segment.mask)
-    values = {f"loss/{name}": float(mean_of(term.detach(), segment.mask)) for name, term in losses.terms.items()}
-    if not torch.isfinite(total):
-        culprit = next((name for name, value in values.items() if not _finite(value)), "the weighted total")
-        raise NonFinite(
-            f"{culprit} became {values.get(culprit, float(total.detach()))}; lower --fit.lr, or check the data"
-        )
-    optimizer.zero_grad(set_to_none=True)
-    total.backward()
-    optimizer.step()
-    return values | {name: float(value) for name, value in losses.metrics.items()}
+    with graceful() as interruption:
+        while (done := share_done(config, step, time.monotonic() - started)) < 1 and not interruption.requested:
+            asked = time.monotonic()
+            batch, length = window_size(config, done)
+            segment = tree.to(data.sample(batch, length, seed=config.seed, step=step, across=config.across), device)
+            waited += time.monotonic() - asked
+            set_rate(optimizer, config, done, guard.rate)
+            outcome = update(model, optimizer, segment, config.watch if dreams(config, done) else None)
+            guard.add(outcome)
+            step += 1
+            line: dict[str, float] = {}
+            if guard.lost or step % config.log_every == 0 or step == config.steps:
+                guard.look()
+                times = {"seconds": round(time.monotonic() - started, 2), "data_wait": round(waited, 2)}
+                line = {"step": step, **times, **guard.numbers(), **outcome.numbers()}
+                history.append(line)
+                for log in logs:
+                    log.write(line)
+            if report is not None:
+                report(step, config.steps, line)
+            if step % config.save_every == 0:
+                guard.look()
+            if guard.lost:
+                guard.go_back(step)
+                checkpoints.restore()
+            elif step % config.save_every == 0 and guard.sound:
+                try:
+                    checkpoints.save(reached())
+                    guard.kept()
+                except OSError as fault:
+                    complain(f"no checkpoint at update {step} ({fault}); training goes on, the next try comes later")
+        guard.finish(step)
+        checkpoints.save(reached())
+    return FitResult(step, time.monotonic() - started, history, interruption.signal)
 
 
 def share_done(config: FitConfig, step: int, seconds: float) -> float:
@@ -272,15 +313,11 @@ def dreams(config: FitConfig, done: float) -> bool:
     return config.dream_share > 0 and done >= 1 - config.dream_share
 
 
-def set_rate(optimizer: Optimizer, config: FitConfig, done: float) -> None:
-    """Lower the learning rate linearly to a twentieth over the last share of the training."""
+def set_rate(optimizer: Optimizer, config: FitConfig, done: float, factor: float = 1.0) -> None:
+    """Lower the learning rate, times `factor`, linearly to a twentieth over the last share of the training."""
     left = 1.0 if config.decay == 0 else (1 - done) / config.decay
     for group in optimizer.param_groups:
-        group["lr"] = config.lr * max(0.05, min(1.0, left))
-
-
-def _finite(value: float) -> bool:
-    return bool(torch.isfinite(torch.tensor(value)))
+        group["lr"] = config.lr * factor * max(0.05, min(1.0, left))
 
 
 def _device(model: TrainableModel[Any]) -> torch.device:

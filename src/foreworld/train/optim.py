@@ -1,7 +1,8 @@
-"""The optimiser of DreamerV3: adaptive gradient clipping, then RMS scaling, then momentum."""
+"""The optimisers; each can skip an update by a flag that stays on the device."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +14,8 @@ from torch.optim import Optimizer
 class LaProp(Optimizer):
     """Scale by the gradient's root mean square first, and average the scaled gradients after.
 
-    Unlike Adam, a sudden large gradient cannot be carried on by the momentum.
+    The optimiser of DreamerV3: adaptive gradient clipping, then scaling, then momentum. Unlike with Adam, a
+    sudden large gradient cannot be carried on by the momentum. A gradient that is not finite changes nothing.
 
     Args:
         params: what to train.
@@ -57,51 +59,113 @@ class LaProp(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        norms = gradient_norms(self)
+        if len(norms):
+            self.step_where(norms.isfinite().all(), norms)
+        return loss
+
+    @torch.no_grad()
+    def step_where(self, sound: Tensor, norms: Tensor) -> None:
+        """Update where `sound` is true, and leave weights and state as they are where it is not.
+
+        The choice is a mask on the device: the host waits for nothing.
+
+        Args:
+            sound: scalar bool.
+            norms: [P], of `gradient_norms`.
+        """
+        start = 0
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if params:
-                self._update(group, params)
-        return loss
+                self._update(group, params, sound, norms[start : start + len(params)])
+            start += len(params)
 
-    def _update(self, group: dict[str, Any], params: list[Tensor]) -> None:
+    def _update(self, group: dict[str, Any], params: list[Tensor], sound: Tensor, norms: Tensor) -> None:
         states = [self.state[p] for p in params]
         for param, slot in zip(params, states, strict=True):
             if not slot:
                 slot.update(
-                    count=torch.zeros((), dtype=torch.int64), rms=torch.zeros_like(param), mean=torch.zeros_like(param)
+                    count=torch.zeros((), device=param.device),
+                    rms=torch.zeros_like(param),
+                    mean=torch.zeros_like(param),
                 )
-            slot["count"] += 1
-        count = int(states[0]["count"])
-        lr = group["lr"] * min(1.0, count / max(1, group["warmup"]))
+        keep, one = sound.float(), torch.ones((), device=sound.device)
+        torch._foreach_add_([slot["count"] for slot in states], [keep] * len(states))
+        count = states[0]["count"].clamp(min=1)
+        lr = keep * group["lr"] * (count / max(1, group["warmup"])).clamp(max=1.0)
         beta1, beta2 = group["betas"]
-        grads = clip_adaptive(params, group["agc"])
+        clip_adaptive_(params, norms, group["agc"])
+        grads = [p.grad for p in params if p.grad is not None]
+        # a factor of 0 would not do, as 0 times NaN is NaN
+        for grad in grads:
+            grad.masked_fill_(~sound, 0.0)
         rms, mean = [slot["rms"] for slot in states], [slot["mean"] for slot in states]
-        torch._foreach_mul_(rms, beta2)
+        torch._foreach_mul_(rms, torch.where(sound, beta2, one))
         torch._foreach_addcmul_(rms, grads, grads, 1 - beta2)
-        scale = torch._foreach_div(rms, 1 - beta2**count)
+        scale = torch._foreach_div(rms, correction(beta2, count))
         torch._foreach_sqrt_(scale)
         torch._foreach_add_(scale, group["eps"])
-        torch._foreach_lerp_(mean, torch._foreach_div(grads, scale), 1 - beta1)
+        torch._foreach_reciprocal_(scale)
+        torch._foreach_mul_(scale, grads)
+        torch._foreach_mul_(mean, torch.where(sound, beta1, one))
+        torch._foreach_add_(mean, scale, alpha=1 - beta1)
         if group["weight_decay"]:
             torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
-        torch._foreach_add_(params, mean, alpha=-lr / (1 - beta1**count))
+        # in the memory of `scale`, which is no longer needed: new memory costs more than the arithmetic
+        torch._foreach_copy_(scale, mean)
+        torch._foreach_mul_(scale, lr / correction(beta1, count))
+        torch._foreach_sub_(params, scale)
 
 
-def clip_adaptive(params: list[Tensor], limit: float, least: float = 1e-3) -> list[Tensor]:
-    """Shrink each gradient to at most `limit` times its parameter's norm.
+class AdamW(torch.optim.AdamW):
+    """Torch's fused AdamW, which can skip an update by a flag on the device.
 
     Args:
-        params: with gradients.
+        params: what to train.
+        lr: learning rate.
+        weight_decay: decoupled decay per update, times the learning rate.
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float) -> None:
+        super().__init__(params, lr=lr, weight_decay=weight_decay, fused=True)
+        self.grad_scale: Tensor | None = None
+        self.found_inf: Tensor | None = None
+
+    def step_where(self, sound: Tensor, norms: Tensor) -> None:
+        """Update where `sound` is true, and leave weights and state as they are where it is not.
+
+        Args:
+            sound: scalar bool.
+            norms: [P], not needed here.
+        """
+        # the fused step reads this attribute, by which torch's own gradient scaler tells it of an overflow
+        self.found_inf = (~sound).float()
+        self.step()
+
+
+def correction(beta: float, count: Tensor) -> Tensor:
+    """Return 1 - beta^count, exact also where float32 would cancel."""
+    return -torch.expm1(count * math.log(beta))
+
+
+def gradient_norms(optimizer: Optimizer) -> Tensor:
+    """Return the norms [P] of the gradients, in the order of the optimiser's parameters that have one."""
+    grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return torch.stack(torch._foreach_norm(grads)) if grads else torch.zeros(0)
+
+
+def clip_adaptive_(params: list[Tensor], norms: Tensor, limit: float, least: float = 1e-3) -> None:
+    """Shrink each gradient, in place, to at most `limit` times its parameter's norm.
+
+    Args:
+        params: P of them, with gradients.
+        norms: [P], of the gradients.
         limit: share of the parameter norm; 0 leaves the gradients alone.
         least: a parameter's norm counts as at least this, so that zeros can grow.
-
-    Returns:
-        The gradients, clipped copies.
     """
-    grads = [p.grad for p in params if p.grad is not None]
     if limit == 0:
-        return [g.clone() for g in grads]
-    norms = torch.stack(torch._foreach_norm(grads))
+        return
     bounds = torch.stack(torch._foreach_norm(params)).clamp(min=least) * limit
     factors = (bounds / norms.clamp(min=1e-20)).clamp(max=1.0)
-    return list(torch._foreach_mul(grads, list(factors.unbind())))
+    torch._foreach_mul_([p.grad for p in params if p.grad is not None], list(factors.unbind()))

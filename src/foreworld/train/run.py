@@ -71,7 +71,7 @@ class Run:
         return data.seen(self.trained_on).with_spec(self.model.spec)
 
 
-def start_run(folder: Path, model: TrainableModel[Any], fit: dict[str, Any], data: Dataset) -> None:
+def start_run(folder: Path, model: TrainableModel[Any], fit: dict[str, Any], data: Dataset, sinks: list[str]) -> None:
     """Create a run folder with `config.json` and `env.json`; a run that has no checkpoint yet is begun anew.
 
     Raises:
@@ -87,6 +87,7 @@ def start_run(folder: Path, model: TrainableModel[Any], fit: dict[str, Any], dat
         "model": to_json(model.config),
         "fit": fit,
         "data": {"path": str(data.path.resolve()), "trained_on": to_json(data.stretches)},
+        "sinks": sinks,
     }
     make_folder(folder)
     write_json(folder / CONFIG, config, sealed=True)
@@ -105,7 +106,26 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = read_sealed(where, FIELDS, CheckpointError, FORMAT)
     if missing := [name for name in ("family", "spec", "model", "fit", "data") if name not in config]:
         raise CheckpointError(f"{where}: has no field {missing[0]!r}; restore it from a copy")
+    sinks, history = config.get("sinks", []), config.get("history", [])
+    if not isinstance(history, list) or not isinstance(sinks, list) or not all(isinstance(name, str) for name in sinks):
+        raise CheckpointError(f"{where}: sinks and history must be lists, sinks of names; restore it from a copy")
     return config
+
+
+def record_change(folder: Path, step: int, before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Write changed training settings into a run's `config.json`, and what they were into its `history`.
+
+    Args:
+        folder: the run folder.
+        step: the update from which the new settings hold.
+        before: the training settings so far, as JSON values.
+        after: the new ones.
+    """
+    changed = {name: [before[name], after[name]] for name in after if before[name] != after[name]}
+    if changed:
+        config = read_config(folder)
+        history = [*config.get("history", []), {"step": step, "fit": changed}]
+        write_json(folder / CONFIG, config | {"fit": after, "history": history}, sealed=True)
 
 
 def load_run(path: str | Path, device: str = "cpu") -> Run:
@@ -121,6 +141,15 @@ def load_run(path: str | Path, device: str = "cpu") -> Run:
     Raises:
         CheckpointError: not a run folder, damaged, or written by a newer foreworld.
         UnknownName: its family is not installed.
+
+    Example:
+        >>> import tempfile, foreworld as fw
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data = fw.collect("CartPole-v1", episodes=3, out=f"{folder}/episodes")
+        ...     _ = fw.fit(fw.Linear(data.spec), data, steps=0, length=8, out=f"{folder}/run")
+        ...     run = fw.load_run(f"{folder}/run")
+        >>> run.family, run.step
+        ('linear', 0)
     """
     folder = Path(path)
     where, config = folder / CONFIG, read_config(folder)

@@ -1,0 +1,144 @@
+"""What pages take from the code and from measured results, so that neither can drift from them.
+
+A page says where by a comment on a line of its own, such as `<!-- generated: verbs -->`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from foreworld.cli.main import VERBS, main
+
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "benchmarks" / "results" / "demo-seed0.json"
+MARK = re.compile(r"^<!-- generated: (?P<name>[a-z-]+) -->$", re.MULTILINE)
+HELP_WIDTH = "88"
+
+BASELINES = {"copy_last": "copy last frame", "mean": "mean frame", "linear": "linear model"}
+
+
+def fill(page: str) -> str:
+    """Replace every mark in a page by what it stands for."""
+    return MARK.sub(lambda mark: PARTS[mark["name"]](), page)
+
+
+def demo_facts() -> str:
+    """List how the demo's result was made."""
+    stored = json.loads(DEMO.read_text())
+    made, result = stored["made"], stored["result"]
+    packages = ", ".join(f"{name} {version}" for name, version in made["packages"].items())
+    hardware = f"{made['processor']}, {made['cores']} cores, " + (made["gpu"] or "no GPU")
+    facts = {
+        "command": f"`{made['command']}`",
+        "seed": made["seed"],
+        "world": result["env"],
+        "hardware": hardware,
+        "time, everything": f"{stored['wall_seconds'] / 60:.1f} minutes",
+        "updates": result["steps_trained"],
+        "versions": f"foreworld {made['foreworld']} ({made['git']}), Python {made['python']}, {packages}",
+        "frames seen before the dream": result["context"],
+        "dreams averaged": result["samples"],
+        "stretches, of games": f"{result['windows']}, of {result['episodes']}",
+        "deviation of a pixel": f"{result['deviation']:.4f} of the range from black to white",
+        "useful horizon": f"{result['useful_horizon']} steps",
+    }
+    return table(["what", "value"], list(facts.items()))
+
+
+def demo_errors() -> str:
+    """Return errors and skill over all pixels."""
+    return errors(json.loads(DEMO.read_text())["result"]["horizons"])
+
+
+def demo_changed() -> str:
+    """Return errors and skill over the pixels that changed."""
+    return errors(json.loads(DEMO.read_text())["result"]["changed_pixels"])
+
+
+def demo_actions() -> str:
+    """Return errors under true and under shuffled actions."""
+    cells = json.loads(DEMO.read_text())["result"]["actions"]
+    rows = [
+        [step, number(cell["true"]), number(cell["shuffled"]), interval(cell, "gain")] for step, cell in cells.items()
+    ]
+    return table(["steps ahead", "true actions", "another game's actions", "smaller by (95 % interval)"], rows)
+
+
+def errors(cells: dict[str, dict[str, Any]]) -> str:
+    """Write errors by horizon as a table."""
+    head = ["steps ahead", "model", *BASELINES.values(), "skill (95 % interval)"]
+    rows = [
+        [step, *(number(cell[name]) for name in ("model", *BASELINES)), interval(cell, "skill")]
+        for step, cell in cells.items()
+    ]
+    return table(head, rows)
+
+
+def verbs() -> str:
+    """Return the table of verbs."""
+    return table(["verb", "what it does"], [[f"[`{verb}`](#{verb})", what] for verb, what in VERBS.items()])
+
+
+def helps() -> str:
+    """Return a section for every verb with its own help."""
+    return "\n\n".join(f"## {verb}\n\n```text\n{shown([verb, '--help'])}\n```" for verb in VERBS)
+
+
+def sizes() -> str:
+    """Return the table of families and sizes."""
+    rows = json.loads(shown(["list", "models", "--json"]))
+    counted = [[f"{value:,}" if isinstance(value, int) else value for value in row.values()] for row in rows]
+    return table(list(rows[0]), counted)
+
+
+def horizon() -> str:
+    """Return the table of `foreworld horizon`."""
+    answer = json.loads(shown(["horizon", "--per-step-error", "0.01", "--max-error", "0.2", "--json"]))
+    steps = list(answer["table"][0]["percent"])
+    rows = [[row["label"], *row["percent"].values(), row["safe_horizon"]] for row in answer["table"]]
+    return table(["error in % after", *(f"T = {step}" for step in steps), "steps to 20 %"], rows)
+
+
+def shown(arguments: Sequence[str]) -> str:
+    """Return what the command line prints."""
+    out = io.StringIO()
+    with patch.dict(os.environ, COLUMNS=HELP_WIDTH), redirect_stdout(out), redirect_stderr(out), suppress(SystemExit):
+        main(list(arguments))
+    return "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())
+
+
+def table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
+    """Write a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def number(value: float | None) -> str:
+    """Write an error with two decimals."""
+    return "–" if value is None else f"{value:.2f}"
+
+
+def interval(cell: dict[str, Any], name: str) -> str:
+    """Write a value with its interval."""
+    low, high = number(cell[f"{name}_ci_low"]), number(cell[f"{name}_ci_high"])
+    return f"{number(cell[name])} ({low} to {high})"
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "demo-facts": demo_facts,
+    "demo-errors": demo_errors,
+    "demo-changed": demo_changed,
+    "demo-actions": demo_actions,
+    "verbs": verbs,
+    "helps": helps,
+    "sizes": sizes,
+    "horizon": horizon,
+}

@@ -1,0 +1,42 @@
+"""Benchmarks: what they count is right; how fast they are is no test."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from foreworld.cli.main import main
+from foreworld.studies.speed import count_flops, imagination, sampling, seconds, world_model_update
+
+
+def test_operations_are_counted_in_place_too() -> None:
+    a, b, c = torch.randn(3, 4), torch.randn(4, 5), torch.randn(3, 5)
+    batch = torch.randn(2, 3, 4), torch.randn(2, 4, 5), torch.randn(2, 3, 5)
+    assert count_flops(lambda: a @ b) == 2 * 3 * 4 * 5
+    assert count_flops(lambda: c.addmm_(a, b)) == 2 * 3 * 4 * 5
+    assert count_flops(lambda: batch[2].baddbmm_(batch[0], batch[1])) == 2 * 2 * 3 * 4 * 5
+
+
+def test_the_least_time_is_that_of_the_work_alone() -> None:
+    calls: list[int] = []
+    assert seconds(lambda: calls.append(1), repeats=3, warm=2, inner=4) >= 0
+    assert len(calls) == 2 + 3 * 4
+
+
+def test_figures_name_their_bound() -> None:
+    for figure in (world_model_update(100.0, "1m", 2, 4), imagination(100.0, 3), sampling(2000, 2, 8)):
+        assert figure.value > 0 and figure.bound > 0 and figure.bound_by
+        ratio = figure.bound / figure.value if figure.unit == "ms" else figure.value / figure.bound
+        assert figure.fraction == pytest.approx(ratio)
+
+
+def test_bench_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    args = ["bench", "--quick", "--only", "sample", "collect", "--env", "CartPole-v1", "--json"]
+    assert main(args) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["matmul_gflops"] > 1
+    assert [figure["unit"] for figure in found["figures"]] == ["frames/s", "frames/s", "steps/s"]
+    assert torch.get_num_threads() == threads
