@@ -105,8 +105,9 @@ def verify_checkpoint(checkpoint: Path) -> None:
     try:
         verify_folder(checkpoint, CheckpointError)
     except CheckpointError as fault:
-        earlier = [path for path in list_checkpoints(checkpoint.parent) if path.name < checkpoint.name]
-        hint = f"; or remove {checkpoint.name} to go on from {earlier[-1].name}" if earlier else ""
+        listed = list_checkpoints(checkpoint.parent)
+        at = listed.index(checkpoint) if checkpoint in listed else 0
+        hint = f"; or remove {checkpoint.name} to go on from {listed[at - 1].name}" if at else ""
         raise CheckpointError(f"{fault}{hint}") from None
 
 
