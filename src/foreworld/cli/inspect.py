@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,10 +11,11 @@ import tyro
 
 from foreworld.cli.options import existing, parse, print_json, print_table
 from foreworld.core.errors import DataError
-from foreworld.core.files import read_json
-from foreworld.data import load
+from foreworld.core.files import claim_output, read_json
+from foreworld.data import Dataset, load
 from foreworld.data.schema import SCHEMA_FILE
-from foreworld.train import load_run
+from foreworld.studies.overview import data_page, run_page
+from foreworld.train import Run, load_run
 from foreworld.train.log import METRICS, read_metrics
 from foreworld.train.run import CONFIG
 
@@ -24,11 +26,15 @@ class Inspect:
 
     example: foreworld inspect episodes
 
-    example: foreworld inspect runs/first
+    example: foreworld inspect runs/first --out run.html
     """
 
     path: Annotated[Path, tyro.conf.Positional]
     """Folder of a dataset or a run."""
+    out: Path | None = None
+    """Also write a page: frames and curves of some episodes, or the curves of the training."""
+    overwrite: bool = False
+    """Replace the page when it is there."""
     json: bool = False
     """Print JSON for machines."""
 
@@ -38,19 +44,25 @@ def run(argv: list[str]) -> None:
     args = parse(Inspect, argv, "inspect")
     path = existing(args.path, "folder")
     if (path / CONFIG).is_file():
-        facts = _run_facts(path)
+        trained, history = load_run(path), read_metrics(path / METRICS)
+        facts = _run_facts(path, trained, history)
+        page = partial(run_page, trained, history, _texts(facts))
     elif (path / SCHEMA_FILE).is_file():
-        facts = _data_facts(path)
+        data = load(path)
+        facts = _data_facts(data)
+        page = partial(data_page, data, _texts(facts))
     else:
         raise DataError(f"{path}: neither a dataset (no {SCHEMA_FILE}) nor a run (no {CONFIG})")
+    if args.out is not None:
+        page().write(claim_output(args.out, args.overwrite))
+        facts["page"] = str(args.out)
     if args.json:
         print_json(facts)
     else:
-        print_table(str(path), ["what", "value"], [[name, _text(value)] for name, value in facts.items()])
+        print_table(str(path), ["what", "value"], [[name, text] for name, text in _texts(facts).items()])
 
 
-def _data_facts(path: Path) -> dict[str, Any]:
-    data = load(path)
+def _data_facts(data: Dataset) -> dict[str, Any]:
     found = data.summary()
     return {
         "kind": "dataset",
@@ -68,9 +80,7 @@ def _data_facts(path: Path) -> dict[str, Any]:
     }
 
 
-def _run_facts(path: Path) -> dict[str, Any]:
-    trained = load_run(path)
-    history = read_metrics(path / METRICS)
+def _run_facts(path: Path, trained: Run, history: list[dict[str, float]]) -> dict[str, Any]:
     environment = read_json(path / "env.json")
     return {
         "kind": "run",
@@ -85,6 +95,10 @@ def _run_facts(path: Path) -> dict[str, Any]:
         "seed": environment.get("seed"),
         "last metrics": history[-1] if history else {},
     }
+
+
+def _texts(facts: dict[str, Any]) -> dict[str, str]:
+    return {name: _text(value) for name, value in facts.items()}
 
 
 def _text(value: Any) -> str:

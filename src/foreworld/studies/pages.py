@@ -76,7 +76,7 @@ def build_page(story: Story, found: Evaluation, dreams: Sequence[Dream]) -> Page
     if found.actions is not None:
         blocks.append(section("Does the dream obey the actions?", *_obedience(found, found.actions)))
     if story.history:
-        blocks.append(section("Training", *_training(story.history)))
+        blocks.append(section("Training", *training_curves(story.history)))
     blocks.append(section("How this was made", details("Command, seed, versions, sizes", story.facts)))
     return Page(title=story.title, headline=in_words(found), blocks=tuple(blocks))
 
@@ -170,7 +170,8 @@ def _line(steps: np.ndarray, values: Interval, label: str, style: str) -> Line:
     return Line(steps, values.value, label, values.low, values.high, style=style)  # type: ignore[arg-type]
 
 
-def _training(history: Sequence[Mapping[str, float]]) -> list[Html]:
+def training_curves(history: Sequence[Mapping[str, float]]) -> list[Html]:
+    """Draw every loss term over the updates; `history` has one entry a line of metrics."""
     names = [name for name in history[0] if name.startswith("loss/") or name in ("kl", "explained")]
     steps = [line["step"] for line in history]
     plots = []
