@@ -20,7 +20,10 @@ SLACK = 1e-4
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Leaf:
-    """One array of an observation: its type and shape, and its bounds where they say more than the type does."""
+    """One array of an observation: its type and shape, and its bounds where they say more than the type does.
+
+    Floats always have bounds, those of float32 at the widest, so that one comparison finds NaN and infinities too.
+    """
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -30,19 +33,18 @@ class Leaf:
     def fault(self, value: Any) -> str:
         """Say what is wrong with a value; nothing when it is as declared."""
         array = np.asarray(value)
-        if array.shape != self.shape or not np.can_cast(array.dtype, self.dtype, "same_kind"):
+        fits = array.dtype == self.dtype or np.can_cast(array.dtype, self.dtype, "same_kind")
+        if array.shape != self.shape or not fits:
             return f"is {array.dtype} {array.shape}, declared as {self.dtype} {self.shape}"
-        if array.dtype.kind == "f":
-            with np.errstate(over="ignore"):
-                finite = np.isfinite(array.astype(np.float32)).all()
-            if not finite:
-                return "is NaN or infinite"
-        if self.low is not None and self.high is not None:
-            outside = (array < self.low) | (array > self.high)
-            if outside.any():
-                at = np.unravel_index(int(outside.argmax()), self.shape)
-                return f"is {array[at]}, outside its declared bounds, {self.low[at]:.6g} to {self.high[at]:.6g}"
-        return ""
+        if self.low is None or self.high is None:
+            return ""
+        inside = (array >= self.low) & (array <= self.high)  # false for NaN too
+        if inside.all():
+            return ""
+        at = np.unravel_index(int(inside.argmin()), self.shape)
+        if array.dtype.kind == "f" and not abs(float(array[at])) <= LARGEST:
+            return "is NaN or infinite"
+        return f"is {array[at]}, outside its declared bounds, {self.low[at]:.6g} to {self.high[at]:.6g}"
 
 
 def leaves(space: gym.Space[Any], prefix: str = "") -> dict[str, gym.Space[Any]]:
@@ -62,9 +64,14 @@ def leaf(space: gym.Space[Any]) -> Leaf | None:
     dtype, shape = np.dtype(space.dtype), tuple(space.shape)
     low, high = _bounds(space)
     if dtype.kind == "f":
-        low, high = low - SLACK * np.maximum(1, np.abs(low)), high + SLACK * np.maximum(1, np.abs(high))
-    least, most = (np.iinfo(dtype).min, np.iinfo(dtype).max) if dtype.kind in "iu" else (-np.inf, np.inf)
-    if dtype.kind == "b" or ((low <= least) & (high >= most)).all():
+        low = np.maximum(low - SLACK * np.maximum(1, np.abs(low)), -LARGEST)
+        high = np.minimum(high + SLACK * np.maximum(1, np.abs(high)), LARGEST)
+        wide = np.result_type(dtype, np.float32)
+        return Leaf(dtype=dtype, shape=shape, low=_filled(low, shape, wide), high=_filled(high, shape, wide))
+    if dtype.kind not in "iu":
+        return Leaf(dtype=dtype, shape=shape)
+    least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+    if ((low <= least) & (high >= most)).all():
         return Leaf(dtype=dtype, shape=shape)
     return Leaf(dtype=dtype, shape=shape, low=np.broadcast_to(low, shape), high=np.broadcast_to(high, shape))
 
@@ -102,7 +109,13 @@ class Guard(gym.Wrapper):
                 raise EnvironmentFault(f"{key or 'observation'!r} {fault}")
 
 
+def _filled(bound: np.ndarray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    return np.ascontiguousarray(np.broadcast_to(bound, shape), dtype)
+
+
 def _reward(reward: Any) -> float:
+    if type(reward) is float and abs(reward) <= LARGEST:  # almost always; the rest is slower
+        return reward
     value = np.asarray(reward)
     if value.size != 1 or value.dtype.kind not in "fiub":
         raise EnvironmentFault(f"its reward is {value.dtype} {value.shape}, not one number")
