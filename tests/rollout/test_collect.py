@@ -315,3 +315,27 @@ def test_workers_store_the_same_bytes(tmp_path: Path) -> None:
     for name, workers in (("a", False), ("b", True)):
         collect("Pendulum-v1", steps=90, num_envs=2, max_steps=20, workers=workers, out=tmp_path / name)
     assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_workers_that_a_signal_took_along_are_no_fault(
+    asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env, steps = make("CartPole-v1"), 0
+    step = env.step
+
+    def dying(actions: np.ndarray) -> Rows:
+        nonlocal steps
+        steps += 1
+        if steps > 20:
+            raise EnvironmentFault("gone")
+        return step(actions)
+
+    monkeypatch.setattr(env, "step", dying)
+    if asked:
+        data = collect(env, out=tmp_path / "d", steps=100, stop=lambda: steps > 20)
+        assert data.steps + data.episodes - 1 == 20  # the row after an end took no action
+    else:
+        with pytest.raises(EnvironmentFault, match="gone"):
+            collect(env, out=tmp_path / "d", steps=100, stop=lambda: False)
+    env.close()

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from foreworld.core.errors import ConfigError, UnknownName
+from foreworld.core.errors import ConfigError, EnvironmentFault, UnknownName
 from foreworld.core.files import claim_output
 from foreworld.core.registry import unknown
 from foreworld.core.spaces import Space
@@ -284,6 +284,12 @@ def _run(
             progress(done, budget.total)
         if done >= budget.total or (stop is not None and stop()):
             break
-        rows = env.step(policy(rows))
+        try:
+            rows = env.step(policy(rows))
+        except EnvironmentFault:
+            # a signal to a whole group of processes takes the workers along, which is no fault of theirs
+            if stop is None or not stop():
+                raise
+            break
     for stream in streams:
         stream.cut_off(shelf)
