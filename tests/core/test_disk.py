@@ -32,9 +32,9 @@ from foreworld.core.disk import lock_folder
 with lock_folder(Path(sys.argv[1])):
     worker = os.fork()
     if worker == 0:
+        print(os.getpid(), flush=True)  # from here on it has let go of the lock
         time.sleep(60)  # a worker that outlives its parent
         os._exit(0)
-    print(worker, flush=True)
     time.sleep(60)
 """
 
