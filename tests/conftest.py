@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tomllib
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -33,6 +35,15 @@ def gru_installed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     lines = ["[foreworld.models]", *(f"{name} = {value}" for name, value in points.items())]
     (folder / "entry_points.txt").write_text("\n".join(lines) + "\n")
     monkeypatch.syspath_prepend(site)
+
+
+@pytest.fixture
+def plain_handlers() -> Iterator[None]:
+    """Start from Python's own handlers: in a background job SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGINT, before[0])
+    signal.signal(signal.SIGTERM, before[1])
 
 
 @pytest.fixture(autouse=True)

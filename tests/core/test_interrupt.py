@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
 
 import pytest
 
 from foreworld.core.interrupt import Interrupted, graceful
 
-
-@pytest.fixture(autouse=True)
-def plain_handlers() -> Iterator[None]:
-    """Start from Python's own handlers: in a background job SIGINT is ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGINT, before[0])
-    signal.signal(signal.SIGTERM, before[1])
+pytestmark = pytest.mark.usefixtures("plain_handlers")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

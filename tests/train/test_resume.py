@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,7 @@ SMALL = {"deter": 16, "units": 8, "latents": 2, "classes": 3, "layers": 1}
 TIMES = ("seconds", "data_wait")
 
 
-@pytest.fixture(autouse=True)
-def plain_handlers() -> Iterator[None]:
-    """Start from Python's own handlers: in a background job SIGINT is ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGINT, before[0])
-    signal.signal(signal.SIGTERM, before[1])
+pytestmark = pytest.mark.usefixtures("plain_handlers")
 
 
 def rssm(data: Dataset) -> Any:

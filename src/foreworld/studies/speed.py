@@ -98,14 +98,9 @@ def imagination(gflops: float, states: int, size: str = "1m", device: str = "cpu
             model.unroll(start, actions, HORIZON)
 
     flops, spent = count_flops(dream), seconds(dream, device)
-    return Figure(
-        name=f"RSSM {size} imagination, {states} states x {HORIZON} steps",
-        value=states * HORIZON / spent,
-        unit="steps/s",
-        bound=states * HORIZON / (flops / gflops / 1e9),
-        bound_by="its matrix products at the matmul ceiling",
-        fraction=flops / gflops / 1e9 / spent,
-    )
+    name = f"RSSM {size} imagination, {states} states x {HORIZON} steps"
+    bound_by = "its matrix products at the matmul ceiling"
+    return _rate(name, states * HORIZON, "steps/s", spent, flops / gflops / 1e9, bound_by)
 
 
 def sampling(rows: int, batch: int = 16, length: int = 64) -> Figure:
@@ -125,14 +120,8 @@ def sampling(rows: int, batch: int = 16, length: int = 64) -> Figure:
         spent = seconds(lambda: data.sample(batch, length, step=next(steps), out=buffer), inner=20)
         source, target = torch.ones(batch * length, 3, 64, 64, dtype=torch.uint8), buffer.obs["image"].flatten(0, 1)
         copy = seconds(lambda: target.copy_(source), inner=20)
-    return Figure(
-        name=f"sample {batch} x {length} windows of 64x64 RGB from {data.rows} frames",
-        value=batch * length / spent,
-        unit="frames/s",
-        bound=batch * length / copy,
-        bound_by="one copy of as many bytes in memory",
-        fraction=copy / spent,
-    )
+    name = f"sample {batch} x {length} windows of 64x64 RGB from {data.rows} frames"
+    return _rate(name, batch * length, "frames/s", spent, copy, "one copy of as many bytes in memory")
 
 
 def to_float(batch: int = 16, length: int = 64) -> Figure:
@@ -145,14 +134,8 @@ def to_float(batch: int = 16, length: int = 64) -> Figure:
     with torch.no_grad():
         spent = seconds(lambda: scale(pixels))
         copy = seconds(lambda: target.copy_(pixels))
-    return Figure(
-        name=f"uint8 to network units, {batch} x {length} of 64x64 RGB",
-        value=batch * length / spent,
-        unit="frames/s",
-        bound=batch * length / copy,
-        bound_by="one conversion to float32",
-        fraction=copy / spent,
-    )
+    name = f"uint8 to network units, {batch} x {length} of 64x64 RGB"
+    return _rate(name, batch * length, "frames/s", spent, copy, "one conversion to float32")
 
 
 def collection(env_id: str, steps: int, num_envs: int = 8) -> Figure:
@@ -180,13 +163,14 @@ def collection(env_id: str, steps: int, num_envs: int = 8) -> Figure:
     env.close()
     bare.close()
     alone, spent = (min(times) for times in zip(*turns, strict=True))
+    name = f"collect {env_id}, {num_envs} environments"
+    return _rate(name, steps, "steps/s", spent, alone, "Gymnasium stepping the same environments")
+
+
+def _rate(name: str, count: int, unit: str, spent: float, least: float, bound_by: str) -> Figure:
+    """Say how many of something are done a second, beside how many if only the least time were spent."""
     return Figure(
-        name=f"collect {env_id}, {num_envs} environments",
-        value=steps / spent,
-        unit="steps/s",
-        bound=len(actions) * num_envs / alone,
-        bound_by="Gymnasium stepping the same environments",
-        fraction=alone / spent,
+        name=name, value=count / spent, unit=unit, bound=count / least, bound_by=bound_by, fraction=least / spent
     )
 
 
