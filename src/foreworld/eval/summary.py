@@ -7,10 +7,15 @@ from typing import Any
 import numpy as np
 
 from foreworld.eval.errors import MODEL, SHUFFLED
-from foreworld.eval.prediction import LEAST_EPISODES, Comparison, Evaluation
+from foreworld.eval.prediction import LEAST_EPISODES, Comparison, Evaluation, Judgement
+from foreworld.eval.probe import Probe
+from foreworld.ops import Interval
 
-SCHEMA = 1
-"""Version of the JSON; it grows when a field changes its meaning."""
+SCHEMA = 2
+"""Version of the JSON; it grows when a field changes its meaning. 2: many quantities instead of one key."""
+
+METRIC = "nrmse"
+"""Name of the error: root mean square over the deviation of the evaluation set."""
 
 
 def to_json(found: Evaluation, horizons: tuple[int, ...] = (1, 10, 50)) -> dict[str, Any]:
@@ -23,18 +28,27 @@ def to_json(found: Evaluation, horizons: tuple[int, ...] = (1, 10, 50)) -> dict[
     return {
         "schema": SCHEMA,
         "key": found.key,
-        "metric": found.metric,
-        "deviation": found.deviation,
+        "metric": METRIC,
+        "deviation": found.main.quantity.deviation,
         "context": found.context,
         "samples": found.samples,
         "windows": found.windows,
         "episodes": int(found.episodes[0]),
         "confidence": found.confidence,
-        "horizons": {str(h): _cell(found, found.every, h) for h in horizons},
-        "changed_pixels": None if found.changed is None else {str(h): _cell(found, found.changed, h) for h in horizons},
-        "actions": None if found.actions is None else {str(h): _obeys(found, found.actions, h) for h in horizons},
-        "useful_horizon": found.useful_horizon,
+        **_judged(found, found.main, horizons),
+        "quantities": {
+            name: {"kind": part.quantity.kind, "deviation": part.quantity.deviation, "note": part.quantity.note or None}
+            | _judged(found, part, horizons)
+            for name, part in found.judgements.items()
+        }
+        | {name: {"reason": reason} for name, reason in found.missing.items()},
+        "probes": {name: probe_json(probe) for name, probe in found.probes.items()},
     }
+
+
+def probe_json(probe: Probe) -> dict[str, Any]:
+    """Write what a probe explains, variable by variable."""
+    return {"kind": probe.kind, **{f"r2_{kind}": _list(r2) for kind, r2 in probe.r2s.items()}}
 
 
 def reason_missing(found: Evaluation, step: int) -> str | None:
@@ -49,10 +63,11 @@ def reason_missing(found: Evaluation, step: int) -> str | None:
 
 def in_words(found: Evaluation) -> str:
     """Say in one sentence how far the model beats every baseline."""
-    last, names = found.useful_horizon, ", ".join(name.replace("_", "-") for name in found.baselines)
+    part = found.main
+    last, names = part.useful_horizon, ", ".join(name.replace("_", "-") for name in part.baselines)
     if last == 0:
         return f"The model beats none of its baselines ({names}) with confidence at any step up to {found.horizon}."
-    low = found.every.skill.low[:last]
+    low = part.every.skill.low[:last]
     first = int(np.flatnonzero(low > 0)[0]) + 1
     gap = "" if (low[first - 1 :] > 0).all() else ", with gaps"
     end = f"step {last}, the last one tested" if last == found.horizon else f"step {last}"
@@ -62,37 +77,61 @@ def in_words(found: Evaluation) -> str:
 
 def obedience_in_words(found: Evaluation, steps: tuple[int, ...] = (10, 50)) -> str:
     """Say whether the dream depends on the actions in the way that the truth does."""
-    if found.actions is None:
+    part = found.main.actions
+    if part is None:
         return "There are no actions to obey."
     said = []
     for step in steps:
-        if reason_missing(found, step) is None and not np.isnan(gain := found.actions.skill.value[step - 1]):
-            low, high = found.actions.skill.low[step - 1], found.actions.skill.high[step - 1]
+        if reason_missing(found, step) is None and not np.isnan(gain := part.skill.value[step - 1]):
+            low, high = part.skill.low[step - 1], part.skill.high[step - 1]
             verdict = "obeys" if low > 0 else "does not clearly obey"
             said.append(f"at step {step} the dream {verdict} them ({gain:+.0%}, {low:+.0%} to {high:+.0%})")
     if not said:
         return "The dream does not depend on the actions."
-    where = "pixels" if found.kind == "image" else "numbers"
+    where = "pixels" if found.main.quantity.kind == "image" else "numbers"
     return f"Error under the true actions against another episode's, on the {where} they decide: {'; '.join(said)}."
 
 
-def _cell(found: Evaluation, part: Comparison, step: int) -> dict[str, Any]:
-    names = [MODEL, *found.baselines]
+def _judged(found: Evaluation, part: Judgement, horizons: tuple[int, ...]) -> dict[str, Any]:
+    changed, actions = part.changed, part.actions
+    return {
+        "horizons": {str(h): _cell(found, part, part.every, h) | _scores(found, part, h) for h in horizons},
+        "changed_pixels": None if changed is None else {str(h): _cell(found, part, changed, h) for h in horizons},
+        "actions": None if actions is None else {str(h): _obeys(found, actions, h) for h in horizons},
+        "useful_horizon": part.useful_horizon,
+    }
+
+
+def _cell(found: Evaluation, part: Judgement, compared: Comparison, step: int) -> dict[str, Any]:
+    names = [name for name in compared.errors if name != SHUFFLED]
     reason = reason_missing(found, step)
     if reason is not None:
         empty = dict.fromkeys([*names, "skill", "skill_ci_low", "skill_ci_high"])
         return {**empty, "reason": reason}
     at = step - 1
-    cell: dict[str, Any] = {name: float(part.errors[name].value[at]) for name in names}
+    cell: dict[str, Any] = {name: _number(compared.errors[name], at) for name in names}
     cell |= {
-        "skill": float(part.skill.value[at]),
-        "skill_ci_low": float(part.skill.low[at]),
-        "skill_ci_high": float(part.skill.high[at]),
+        "skill": float(compared.skill.value[at]),
+        "skill_ci_low": float(compared.skill.low[at]),
+        "skill_ci_high": float(compared.skill.high[at]),
         "episodes": int(found.episodes[at]),
     }
     if np.isnan(cell["skill"]):
-        cell["reason"] = "nothing to compare at this step"
+        nothing = "it does not vary at this step" if part.baselines else "it has no baseline"
+        cell["reason"] = f"no skill: {nothing}"
     return cell
+
+
+def _scores(found: Evaluation, part: Judgement, step: int) -> dict[str, Any]:
+    """List what only some quantities have: scores of samples and of pictures."""
+    if reason_missing(found, step) is not None:
+        return {}
+    at = step - 1
+    scores: dict[str, Any] = {"energy": {name: _number(value, at) for name, value in part.energy.items()}}
+    for name, table in (("psnr", part.psnr), ("ssim", part.ssim)):
+        if table:
+            scores[name] = {who: float(value[at]) for who, value in table.items()}
+    return scores
 
 
 def _obeys(found: Evaluation, part: Comparison, step: int) -> dict[str, Any]:
@@ -109,3 +148,11 @@ def _obeys(found: Evaluation, part: Comparison, step: int) -> dict[str, Any]:
         "gain_ci_low": float(part.skill.low[at]),
         "gain_ci_high": float(part.skill.high[at]),
     }
+
+
+def _number(value: Interval, at: int) -> float:
+    return float(value.value[at])
+
+
+def _list(values: np.ndarray) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in values]

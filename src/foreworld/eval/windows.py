@@ -1,4 +1,4 @@
-"""Which stretches of held-out episodes an evaluation looks at."""
+"""Which stretches of episodes an evaluation looks at."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from foreworld.core import Segment
 from foreworld.core.errors import DataError
 from foreworld.data import Dataset
+from foreworld.data.sampling import cumulative_starts, draw_starts, generator
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,25 @@ class Windows:
     context: int
     horizon: int
 
-    def batches(self, data: Dataset, size: int) -> Iterator[tuple[np.ndarray, Segment]]:
-        """Read the windows in about equal batches: the episode of each [B], and the rows [B, context + horizon]."""
-        for part in np.array_split(np.arange(len(self.episode)), -(-len(self.episode) // size)):
-            yield self.episode[part], data.windows(self.episode[part], self.start[part], self.context + self.horizon)
+    def __len__(self) -> int:
+        """W, the number of windows."""
+        return len(self.episode)
+
+    def in_order(self) -> Windows:
+        """Sort the windows by episode and row."""
+        order = np.lexsort((self.start, self.episode))
+        return Windows(self.episode[order], self.start[order], self.context, self.horizon)
+
+    def batches(self, data: Dataset, size: int) -> Iterator[tuple[np.ndarray, Segment, dict[str, Tensor]]]:
+        """Read the windows in about equal batches.
+
+        Yields:
+            Numbers of the windows [B], their rows [B, context + horizon], and their simulator state by name.
+        """
+        length = self.context + self.horizon
+        for part in np.array_split(np.arange(len(self)), -(-len(self) // size)):
+            episodes, starts = self.episode[part], self.start[part]
+            yield part, data.windows(episodes, starts, length), data.truth(episodes, starts, length)
 
 
 def choose_windows(data: Dataset, context: int, horizon: int, per_episode: int) -> Windows:
@@ -59,3 +76,10 @@ def choose_windows(data: Dataset, context: int, horizon: int, per_episode: int) 
         raise DataError(f"no episode has more than {context} rows (the longest has {longest}); lower --context")
     order = np.array(sorted(found))
     return Windows(order[:, 1], order[:, 2], context, horizon)
+
+
+def random_windows(data: Dataset, length: int, count: int, seed: int = 0) -> Windows:
+    """Draw windows of `length` rows, all starts equally likely; nothing is to be predicted in them."""
+    cumulative = cumulative_starts(data.lengths, length, across=False)
+    episodes, starts = draw_starts(cumulative, count, generator(seed, 0))
+    return Windows(episodes, starts, length, 0)

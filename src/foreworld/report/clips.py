@@ -23,6 +23,8 @@ STEPS = (1, 5, 10, 20, 50)
 PANELS = ("real", "dreamed", "error")
 CONTEXT = "context: the model sees the frames"
 IMAGINED = "imagined: it sees only the actions"
+BEYOND = "beyond the safe horizon: not to be trusted"
+PHASES = {"context": CONTEXT, "imagined": IMAGINED, "beyond": BEYOND}
 # Errors of half the range and more are the brightest: one fixed scale, so that clips compare.
 BRIGHTEST = 0.5
 
@@ -41,6 +43,7 @@ class Clip:
         title: a few words.
         caption: a sentence.
         fps: frames a second at normal speed.
+        trusted: the safe horizon, in imagined steps; None where none was measured.
     """
 
     real: Frames
@@ -49,6 +52,7 @@ class Clip:
     title: str = ""
     caption: str = ""
     fps: float = 10.0
+    trusted: int | None = None
 
     def __post_init__(self) -> None:
         """Check shapes and ranges."""
@@ -64,6 +68,14 @@ class Clip:
             raise SpecError(f"clip {self.title!r}: context {self.context} is outside 0..{len(self.real)}")
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise SpecError(f"clip {self.title!r}: fps must be positive, found {self.fps}")
+        if self.trusted is not None and self.trusted < 0:
+            raise SpecError(f"clip {self.title!r}: trusted counts steps, found {self.trusted}")
+
+    def phase(self, step: int) -> str:
+        """Return `context`, `imagined` or `beyond` the safe horizon, for an imagined step from 1."""
+        if step <= 0:
+            return "context"
+        return "imagined" if self.trusted is None or step <= self.trusted else "beyond"
 
 
 def differences(clip: Clip) -> NDArray[np.float64]:
@@ -118,11 +130,12 @@ def strip(clip: Clip, steps: Sequence[int] = (0, *STEPS)) -> Html:
     """
     shown = _within(clip, steps)
     pictures, errors = panels(clip), differences(clip).mean((1, 2))
-    heads = [tag("th", _head(step), scope="col", class_=_phase(step)) for step, _ in shown]
+    heads = [tag("th", _head(step), scope="col", class_=clip.phase(step)) for step, _ in shown]
     rows = [tag("tr", tag("td"), *heads)]
     for panel, name in enumerate(PANELS):
         cells = [
-            tag("td", _image(pictures[i, panel], f"{name}, {_step(step)}"), class_=_phase(step)) for step, i in shown
+            tag("td", _image(pictures[i, panel], f"{name}, {_step(step)}"), class_=clip.phase(step))
+            for step, i in shown
         ]
         rows.append(tag("tr", tag("th", name, scope="row"), *cells, class_=name))
     below = [tag("td", _mean(errors[i]), class_="mean") for _, i in shown]
@@ -159,14 +172,15 @@ def player(clip: Clip) -> Html:
     count, _, height, width = clip.real.shape
     facts = {
         "frames": count, "context": clip.context, "width": width, "height": height, "columns": columns,
-        "fps": clip.fps, "phases": [CONTEXT, IMAGINED], "errors": [_mean(e) for e in differences(clip).mean((1, 2))],
+        "fps": clip.fps, "trusted": clip.trusted, "phases": PHASES,
+        "errors": [_mean(e) for e in differences(clip).mean((1, 2))],
     }  # fmt: skip
     views = [tag("div", tag("span", name), tag("canvas", width=width, height=height), class_=name) for name in PANELS]
     return tag(
         "figure", _heading(clip), tag("div", *views, class_="panels"), _controls(count),
         tag("img", src=data_uri(picture), alt="", hidden=True),
         tag("noscript", tag("p", "This player needs JavaScript.", class_="quiet")),
-        class_="clip", tabindex=0, data_clip=json.dumps(facts), data_phase="context" if clip.context else "imagined",
+        class_="clip", tabindex=0, data_clip=json.dumps(facts), data_phase=clip.phase(1 - clip.context),
     )  # fmt: skip
 
 
@@ -177,6 +191,7 @@ def gallery(clips: Sequence[Clip]) -> Html:
         "p",
         tag("span", CONTEXT, class_="phase context"),
         tag("span", IMAGINED, class_="phase imagined"),
+        *[tag("span", BEYOND, class_="phase beyond")] * any(clip.trusted is not None for clip in clips),
         tag("span", "error 0 ", ramp, f" {number(BRIGHTEST)} of full range and more"),
         class_="clip-key",
     )
@@ -190,10 +205,6 @@ def _within(clip: Clip, steps: Sequence[int]) -> list[tuple[int, int]]:
     if not inside:
         raise SpecError(f"clip {clip.title!r}: none of the steps {list(steps)} lies inside its {len(clip.real)} frames")
     return inside
-
-
-def _phase(step: int) -> str:
-    return "imagined" if step > 0 else "context"
 
 
 def _step(step: int) -> str:

@@ -17,8 +17,9 @@ function play(figure) {
     canvases.forEach((canvas, panel) => canvas.getContext("2d").drawImage(
       sheet, x + panel * clip.width, y, clip.width, clip.height, 0, 0, clip.width, clip.height));
     const step = frame - clip.context + 1;
-    figure.dataset.phase = step > 0 ? "imagined" : "context";
-    phase.textContent = clip.phases[Number(step > 0)];
+    const beyond = clip.trusted !== null && step > clip.trusted;
+    figure.dataset.phase = step <= 0 ? "context" : beyond ? "beyond" : "imagined";
+    phase.textContent = clip.phases[figure.dataset.phase];
     output.textContent = (step > 0 ? `step ${step} of ${clip.frames - clip.context}` : `frame ${frame + 1} of ${clip.context}`)
       + ` · error ${clip.errors[frame]}`;
     slider.value = frame;
@@ -61,8 +62,12 @@ function play(figure) {
   });
   slider.addEventListener("input", () => { touched = true; run(false); show(Number(slider.value)); });
 
-  const share = Math.max(0, Math.min(1, (clip.context - 0.5) / Math.max(1, clip.frames - 1)));
-  slider.style.setProperty("--split", `calc(7px + (100% - 14px) * ${share})`);
+  function split(name, frames) {
+    const share = Math.max(0, Math.min(1, (frames - 0.5) / Math.max(1, clip.frames - 1)));
+    slider.style.setProperty(name, `calc(7px + (100% - 14px) * ${share})`);
+  }
+  split("--split", clip.context);
+  split("--end", clip.trusted === null ? clip.frames + 1 : clip.context + clip.trusted);
   sheet.decode().catch(() => {}).then(() => {
     show(0);
     if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;

@@ -61,9 +61,13 @@ class RandomPolicy:
 
     def __call__(self, rows: Rows) -> np.ndarray:
         """Choose an action [N, ...] for every row."""
-        count = len(rows.is_first)
+        return self.draw(rows.is_first)
+
+    def draw(self, is_first: np.ndarray) -> np.ndarray:
+        """Choose an action [N, ...] for N rows, a new one where [N] an episode begins."""
+        count = len(is_first)
         fresh = self._draw(count)
-        change = (self._rng.random(count) < self._change) | rows.is_first
+        change = (self._rng.random(count) < self._change) | is_first
         held = fresh if self._held is None else self._held
         self._held = np.where(change.reshape(count, *[1] * len(self._action.shape)), fresh, held)
         return self._held

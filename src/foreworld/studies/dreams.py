@@ -11,7 +11,7 @@ import torch
 
 from foreworld.core import Spec, require, seeded, tree
 from foreworld.data import Dataset
-from foreworld.eval.predictors import as_expected
+from foreworld.eval.quantities import expected
 from foreworld.report import Clip, Trace
 from foreworld.rollout import imagine
 
@@ -39,14 +39,15 @@ class Dream:
     episode: int
     start: int
 
-    def clip(self, key: str) -> Clip:
-        """Return an image observation as a clip."""
+    def clip(self, key: str, trusted: int | None = None) -> Clip:
+        """Return an image observation as a clip, with the safe horizon if there is one."""
         return Clip(
             real=_pixels(self.real[key]),
             dreamed=_pixels(self.dreamed[key]),
             context=self.context,
             title=f"Held-out episode {self.episode + 1}, from row {self.start}",
             fps=self.spec.fps or 10.0,
+            trusted=trusted,
         )
 
     def trace(self) -> Trace:
@@ -94,7 +95,7 @@ def dream(
         states = model.observe(model.initial(segment.batch), seen)
         ahead = imagine(model, tree.index(states, (slice(None), -1)), actions, horizon, keep=("obs",)).obs or {}
         before = model.decode(states)
-    real = as_expected(data.spec, segment.obs)
+    real = expected(data.spec.obs, segment.obs)
     lengths = np.full(len(episodes), context + horizon) if segment.mask is None else segment.mask.sum(1).numpy()
     return [
         Dream(

@@ -112,7 +112,7 @@ def facts(run: Run, heldout: Dataset, train: Dataset) -> Mapping[str, str | int 
 
 def rows_in_words(found: Evaluation) -> tuple[list[str], list[list[str | float | None]]]:
     """Return the columns and rows of the table that the terminal shows."""
-    names = [MODEL, *found.baselines]
+    names = [MODEL, *found.main.baselines]
     columns = ["steps ahead", *(LABELS.get(name, name) for name in names), "skill", "95 % interval"]
     rows: list[list[str | float | None]] = []
     for step in SHOWN:
@@ -120,7 +120,7 @@ def rows_in_words(found: Evaluation) -> tuple[list[str], list[list[str | float |
         if reason is not None:
             rows.append([str(step), *[None] * (len(names) + 1), reason])
             continue
-        at, skill = step - 1, found.every.skill
-        cells = [float(found.every.errors[name].value[at]) for name in names]
+        at, every = step - 1, found.main.every
+        skill, cells = every.skill, [float(every.errors[name].value[at]) for name in names]
         rows.append([str(step), *cells, float(skill.value[at]), f"{skill.low[at]:+.2f} to {skill.high[at]:+.2f}"])
     return columns, rows

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from foreworld.eval import Evaluation
-from foreworld.eval.errors import MODEL, SHUFFLED
-from foreworld.eval.prediction import Comparison
+from foreworld.eval.errors import FLOOR, FROM_ONE, MODEL, MODES, SHUFFLED, TEACHER
+from foreworld.eval.prediction import Comparison, Judgement
 from foreworld.eval.summary import in_words, reason_missing
 from foreworld.ops import Interval
 from foreworld.report import (
@@ -33,10 +33,15 @@ from foreworld.studies.dreams import Dream
 
 LABELS = {
     MODEL: "the model",
-    "copy_last": "copy the last frame",
-    "mean": "mean of the training frames",
+    FROM_ONE: "the model after one row",
+    TEACHER: "one step ahead of every row",
+    FLOOR: "having seen the row",
+    "copy_last": "copy the last row",
+    "mean": "mean of the training rows",
     "linear": "linear model",
+    "noisy_simulator": "the simulator, 1 % wrong",
 }
+"""What a reader calls the predictors."""
 
 SHOWN = (1, 5, 10, 20, 50)
 
@@ -73,8 +78,8 @@ def build_page(story: Story, found: Evaluation, dreams: Sequence[Dream]) -> Page
         _looks(story, found, dreams),
         section("How wrong, and is that better than a guess?", *_accuracy(found)),
     ]
-    if found.actions is not None:
-        blocks.append(section("Does the dream obey the actions?", *_obedience(found, found.actions)))
+    if found.main.actions is not None:
+        blocks.append(section("Does the dream obey the actions?", *_obedience(found, found.main.actions)))
     if story.history:
         blocks.append(section("Training", *training_curves(story.history)))
     blocks.append(section("How this was made", details("Command, seed, versions, sizes", story.facts)))
@@ -86,10 +91,12 @@ def filmstrip_picture(dreams: Sequence[Dream], key: str, steps: Sequence[int] = 
     return filmstrip(dreams[0].clip(key), steps, scale=3)
 
 
-def _looks(story: Story, found: Evaluation, dreams: Sequence[Dream]) -> Html:
+def _looks(story: Story, found: Evaluation, dreams: Sequence[Dream], trusted: int | None) -> Html:
     intro = paragraph(story.intro) if story.intro else Html("")
-    if found.kind == "image":
-        clips = [dream.clip(found.key) for dream in dreams]
+    pictures = [name for name, space in dreams[0].spec.obs.items() if space.kind == "image"]
+    if pictures:
+        key = found.key if found.key in pictures else pictures[0]
+        clips = [dream.clip(key, trusted if key == found.key else None) for dream in dreams]
         strips = [strip(clip, (0, *SHOWN)) for clip in clips[:2]]
         return section("Real beside dreamed", intro, gallery(clips), *strips)
     traces = [dream.trace() for dream in dreams]
@@ -98,20 +105,21 @@ def _looks(story: Story, found: Evaluation, dreams: Sequence[Dream]) -> Html:
 
 
 def _accuracy(found: Evaluation) -> list[Html]:
-    unit = "1 is the deviation of the held-out observations; a guess at their mean scores about 1"
+    part = found.main
+    unit = "1 is the deviation of the held-out rows; a guess at their mean scores about 1"
     blocks = [
-        _table(found, found.every, f"Root mean square error; {unit}."),
-        figure(
-            _curves(found, found.every), f"Error by step; bands are {found.confidence:.0%} intervals over episodes."
-        ),
+        _table(found, part.every, f"Root mean square error of {_named(part)}; {unit}."),
+        figure(_curves(found, part.every), f"Error by step; bands are {found.confidence:.0%} intervals over episodes."),
+        figure(_modes(found, part), "The same model, asked in other ways; the lowest is what it says after the fact."),
     ]
-    if found.changed is not None:
+    if part.changed is not None:
         blocks += [
             paragraph("The same on the pixels that have changed since the last frame the model saw: what moves."),
-            _table(found, found.changed, "Error on changed pixels, in the same unit."),
-            figure(_curves(found, found.changed), "Error by step on the pixels that changed."),
+            _table(found, part.changed, "Error on changed pixels, in the same unit."),
+            figure(_curves(found, part.changed), "Error by step on the pixels that changed."),
         ]
-    blocks.append(figure(_skill(found), "Skill: 0 is as good as the best baseline at that step, 1 is perfect."))
+    blocks.append(figure(_skill(found, part), "Skill: 0 is as good as the best baseline at that step, 1 is perfect."))
+    blocks += [_scores(found, part), _others(found)]
     return blocks
 
 
@@ -121,7 +129,7 @@ def _obedience(found: Evaluation, part: Comparison) -> list[Html]:
         _line(steps, errors[MODEL], "under the true actions", "model"),
         _line(steps, errors[SHUFFLED], "under another episode's actions", "baseline"),
     )
-    what = "pixels" if found.kind == "image" else "numbers"
+    what = "pixels" if found.main.quantity.kind == "image" else "numbers"
     return [
         paragraph(
             f"The same start, dreamed twice: once under the actions really taken, once under those of another episode. "
@@ -134,36 +142,89 @@ def _obedience(found: Evaluation, part: Comparison) -> list[Html]:
     ]
 
 
-def _table(found: Evaluation, part: Comparison, caption: str) -> Html:
-    names = [MODEL, *found.baselines]
+def _table(found: Evaluation, compared: Comparison, caption: str) -> Html:
+    names = [MODEL, *(name for name in compared.errors if name not in MODES)]
     rows: list[list[str | float | None]] = []
     for step in [s for s in SHOWN if s <= found.horizon]:
         if (reason := reason_missing(found, step)) is not None:
             rows.append([f"{step}", *[None] * len(names), reason])
             continue
         at = step - 1
-        skill = f"{part.skill.value[at]:+.2f} ({part.skill.low[at]:+.2f} to {part.skill.high[at]:+.2f})"
-        rows.append([f"{step}", *(float(part.errors[name].value[at]) for name in names), skill.replace("-", "−")])
+        skill = f"{compared.skill.value[at]:+.2f} ({compared.skill.low[at]:+.2f} to {compared.skill.high[at]:+.2f})"
+        rows.append([f"{step}", *(float(compared.errors[name].value[at]) for name in names), skill.replace("-", "−")])
     heads = ["steps ahead", *(LABELS.get(name, name) for name in names), "skill (interval)"]
     return table(heads, rows, caption)
 
 
-def _curves(found: Evaluation, part: Comparison) -> Plot:
+def _scores(found: Evaluation, part: Judgement) -> Html:
+    """Show what only some quantities have: scores of samples and of pictures."""
+    names = [MODEL, *part.baselines]
+    kinds = {"energy score": {name: part.energy[name].value for name in names}}
+    if part.psnr:
+        kinds |= {"PSNR in dB": part.psnr, "SSIM": part.ssim}
+    rows: list[list[str | float | None]] = []
+    for kind, values in kinds.items():
+        for step in [s for s in SHOWN if s <= found.horizon and reason_missing(found, s) is None]:
+            rows.append([kind, f"{step}", *(float(values[name][step - 1]) for name in names)])
+    heads = ["score", "steps ahead", *(LABELS.get(name, name) for name in names)]
+    what = (
+        "The energy score judges all samples of the model and not their mean: it is smaller where they are spread as "
+        "widely as the truth; of a single guess it is the plain error."
+    )
+    return table(heads, rows, what)
+
+
+def _others(found: Evaluation) -> Html:
+    """Show one line for every quantity and step, and why some are missing."""
+    rows: list[list[str | float | None]] = []
+    for name, part in found.judgements.items():
+        for step in [s for s in (1, 10, 50) if s <= found.horizon and reason_missing(found, s) is None]:
+            at, best = step - 1, [part.every.errors[rival].value[step - 1] for rival in part.baselines]
+            floor = part.every.errors[FLOOR].value[at]
+            rows.append(
+                [
+                    name,
+                    f"{step}",
+                    float(part.every.errors[MODEL].value[at]),
+                    float(min(best)) if best else None,
+                    float(part.every.errors[TEACHER].value[at]),
+                    float(floor),
+                    part.quantity.note,
+                ]
+            )
+    rows += [[name, "", None, None, None, None, reason] for name, reason in found.missing.items()]
+    heads = ["quantity", "steps ahead", "the model", "best baseline", LABELS[TEACHER], LABELS[FLOOR], "note"]
+    return table(heads, rows, "Everything that the model predicts, each in units of its own deviation.")
+
+
+def _curves(found: Evaluation, compared: Comparison) -> Plot:
     steps = np.arange(1, found.horizon + 1)
-    lines = [_line(steps, part.errors[name], LABELS.get(name, name), "baseline") for name in found.baselines]
-    lines.append(_line(steps, part.errors[MODEL], LABELS[MODEL], "model"))
+    names = [name for name in compared.errors if name not in MODES]
+    lines = [_line(steps, compared.errors[name], LABELS.get(name, name), "baseline") for name in names]
+    lines.append(_line(steps, compared.errors[MODEL], LABELS[MODEL], "model"))
     return Plot(lines=tuple(lines), x_label="imagined step", y_label="error / deviation", y_range=(0.0, None))
 
 
-def _skill(found: Evaluation) -> Plot:
+def _modes(found: Evaluation, part: Judgement) -> Plot:
     steps = np.arange(1, found.horizon + 1)
-    lines = [_line(steps, found.every.skill, "all entries", "model")]
-    if found.changed is not None:
-        lines.append(_line(steps, found.changed.skill, "changed pixels", "series"))
-    last = found.useful_horizon
+    lines = [_line(steps, part.every.errors[name], LABELS[name], "series") for name in (FROM_ONE, TEACHER, FLOOR)]
+    lines.append(_line(steps, part.every.errors[MODEL], LABELS[MODEL], "model"))
+    return Plot(lines=tuple(lines), x_label="imagined step", y_label="error / deviation", y_range=(0.0, None))
+
+
+def _skill(found: Evaluation, part: Judgement) -> Plot:
+    steps = np.arange(1, found.horizon + 1)
+    lines = [_line(steps, part.every.skill, "all entries", "model")]
+    if part.changed is not None:
+        lines.append(_line(steps, part.changed.skill, "changed pixels", "series"))
+    last = part.useful_horizon
     markers = (Marker(last, "useful up to here"),) if 0 < last < found.horizon else ()
     zero = Line(steps, np.zeros(len(steps)), "best baseline", style="baseline")
     return Plot(lines=(*lines, zero), x_label="imagined step", y_label="skill", markers=markers)
+
+
+def _named(part: Judgement) -> str:
+    return {"return": "the return", "latent": "the latent"}.get(part.quantity.name, part.quantity.name)
 
 
 def _line(steps: np.ndarray, values: Interval, label: str, style: str) -> Line:

@@ -1,0 +1,126 @@
+"""What would have happened? Rank action sequences from one state, in the model and in the world."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from foreworld.core import require, seeded, tree
+from foreworld.eval.predictors import last_state
+from foreworld.eval.quantities import predicted_return
+from foreworld.ops import Interval, bootstrap
+from foreworld.ops.correlation import kendall
+from foreworld.rollout import Branches, imagine
+
+LEAST_STARTS = 5
+"""Fewer states that tell sequences apart give no interval worth printing."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Counterfactual:
+    """How a model ranks what could be done, against what it would have brought.
+
+    Attributes:
+        predicted: [N, K] returns that the model expects of K sequences from each of N states.
+        realised: [N, K] what they earn in the world.
+        starts: states whose sequences differ in what they earn; the others rank nothing.
+        tau: Kendall's tau-b between the two rankings, averaged over those states; 0 for a coin.
+        regret: what the sequence that the model likes best falls short of the best one, as a share of the
+            distance between best and mean sequence: 0 is perfect, 1 as good as a random choice.
+        gap: exploitation gap: how much more the model promises for the sequence it likes best than that earns,
+            less the same for a random sequence; in deviations of the return over sequences.
+        reason: why there are no numbers; empty when there are.
+    """
+
+    predicted: np.ndarray
+    realised: np.ndarray
+    starts: int
+    tau: Interval | None
+    regret: Interval | None
+    gap: Interval | None
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        count, sequences = self.predicted.shape
+        found: dict[str, Any] = {"states": count, "states_that_differ": self.starts, "sequences": sequences}
+        for name in ("tau", "regret", "gap"):
+            value: Interval | None = getattr(self, name)
+            found[name] = None if value is None else float(value.value)
+            found[f"{name}_ci_low"] = None if value is None else float(value.low)
+            found[f"{name}_ci_high"] = None if value is None else float(value.high)
+        return found | {"reason": self.reason or None}
+
+
+@torch.no_grad()
+def counterfactual(
+    model: Any, branches: Iterable[Branches], *, samples: int = 8, confidence: float = 0.95, seed: int = 0
+) -> Counterfactual:
+    """Let a model rank the sequences of every state by the return that it imagines.
+
+    Args:
+        model: predicts reward.
+        branches: what really happens, state by state, as from `foreworld.rollout.branch`.
+        samples: futures averaged for one return.
+        confidence: of the intervals, from a bootstrap over states.
+        seed: of the samples and the bootstrap.
+
+    Returns:
+        Rank correlation, regret and exploitation gap.
+
+    Raises:
+        MissingCapability: the model predicts no reward.
+    """
+    require(model, "reward", "ranking action sequences")
+    predicted, realised = [], []
+    for found in branches:
+        with seeded(seed):
+            count = len(found.actions)
+            start = tree.repeat(last_state(model, found.context), count * samples)
+            dream = imagine(model, start, found.actions.repeat_interleave(samples, 0))
+        assert dream.reward is not None
+        returns = predicted_return(dream.reward, dream.cont)[:, -1]
+        predicted.append(returns.view(count, samples).mean(1).numpy())
+        realised.append(found.returns)
+    return compare_rankings(np.stack(predicted), np.stack(realised), confidence=confidence, seed=seed)
+
+
+def compare_rankings(
+    predicted: np.ndarray, realised: np.ndarray, *, confidence: float = 0.95, seed: int = 0
+) -> Counterfactual:
+    """Compare predicted with realised returns [N, K] of K sequences from each of N states."""
+    spread = realised.std(1)
+    used = spread > 1e-6 * max(1.0, float(np.abs(realised).max()))
+    starts = int(used.sum())
+    if starts < LEAST_STARTS:
+        reason = (
+            f"in {starts} of {len(realised)} states the sequences earn different returns; {LEAST_STARTS} are needed: "
+            "play longer sequences, or a world whose reward depends on the next steps"
+        )
+        return Counterfactual(
+            predicted=predicted, realised=realised, starts=starts, tau=None, regret=None, gap=None, reason=reason
+        )
+    guess, real = predicted[used], realised[used]
+    rows, chosen = np.arange(starts), guess.argmax(1)
+    tau = np.nan_to_num(kendall(guess, real))  # a model that sees no difference ranks like a coin
+    best, mean = real.max(1), real.mean(1)
+    short = (best - real[rows, chosen]) / (best - mean)
+    promised = (guess - real) / spread[used, None]
+    excess = promised[rows, chosen] - promised.mean(1)
+
+    def average(value: np.ndarray) -> Interval:
+        return bootstrap(lambda x: x.mean(1), value, confidence=confidence, seed=seed)
+
+    return Counterfactual(
+        predicted=predicted,
+        realised=realised,
+        starts=starts,
+        tau=average(tau),
+        regret=average(short),
+        gap=average(excess),
+        reason="",
+    )

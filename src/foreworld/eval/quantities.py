@@ -1,0 +1,167 @@
+"""What an evaluation judges: observations, simulator state, returns, and the model's own latent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foreworld.core import Segment, Space
+from foreworld.core.spaces import TRUTH
+from foreworld.data import Dataset
+from foreworld.eval.windows import Windows
+from foreworld.ops.rank import effective_rank
+
+RETURN = "return"
+LATENT = "latent"
+LATENT_ROWS = 4096
+"""Rows that the deviation and the rank of a latent are taken from."""
+
+SAME = 1e-12
+"""A variance below this is none."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Quantity:
+    """One thing that is predicted and then happens.
+
+    Attributes:
+        name: an observation key, `truth/<key>`, `return` or `latent`.
+        kind: of an observation or a simulator state: that of its space.
+        unit: variance that squared errors are divided by: one number; one per dimension for vectors; one per
+            step, [H], for the return.
+        deviation: its root, averaged over the dimensions, in source units.
+        note: what a reader must know about it; empty for nothing.
+    """
+
+    name: str
+    kind: Literal["image", "vector", "discrete", "return", "latent"]
+    unit: Tensor
+    deviation: float
+    note: str = ""
+
+
+def find_quantities(model: Any, data: Dataset, windows: Windows, batch: int) -> list[Quantity]:
+    """Measure the units of everything that can be judged on some windows.
+
+    Args:
+        model: its latent is one of the quantities.
+        data: held-out episodes.
+        windows: of them.
+        batch: windows at a time.
+
+    Returns:
+        Observations first, then simulator state, return and latent. There is no return without actions, or where
+        all rows earn the same.
+    """
+    spaces = dict(data.spec.obs) | truth_spaces(data)
+    variances = {name: _Variance() for name in spaces}
+    returns = _Variance()
+    for _, segment, truth in windows.batches(data, batch):
+        rows = real_rows(segment)
+        for name, value in expected(spaces, segment.obs | named(truth)).items():
+            variances[name].add(value[rows])
+        returns.add(true_return(segment, windows.context), rows[:, windows.context :])
+    found = [_of_space(name, space, variances[name].value()) for name, space in spaces.items()]
+    if data.spec.action is not None:
+        variance = returns.value()
+        if (variance > SAME).any():
+            unit = torch.where(variance > SAME, variance, torch.nan)
+            deviation = float(variance.mean().sqrt())
+            found.append(Quantity(name=RETURN, kind="return", unit=unit.float(), deviation=deviation))
+    return [*found, latent_quantity(model, data, windows, batch)]
+
+
+def latent_quantity(model: Any, data: Dataset, windows: Windows, batch: int) -> Quantity:
+    """Measure deviation and effective rank of a model's features on real rows."""
+    found, count = [], 0
+    with torch.no_grad():
+        for _, segment, _ in windows.batches(data, batch):
+            feat = model.read(model.observe(model.initial(segment.batch), segment)).feat
+            found.append(feat[real_rows(segment)].flatten(1))
+            count += len(found[-1])
+            if count >= LATENT_ROWS:
+                break
+    feats = torch.cat(found)[:LATENT_ROWS].double()
+    variance = feats.var(0, unbiased=False).mean().clamp(min=1e-12)
+    rank = effective_rank(feats)
+    note = (
+        f"diagnostic only: every model has its own; effective rank {rank:.1f} of {feats.shape[1]}, and a latent that "
+        "hardly varies is easy to predict"
+    )
+    return Quantity(name=LATENT, kind="latent", unit=variance.float(), deviation=float(variance.sqrt()), note=note)
+
+
+def truth_spaces(data: Dataset) -> dict[str, Space]:
+    """Return the spaces of the recorded simulator state as `truth/<key>`."""
+    return {TRUTH + key: space for key, space in data.schema.truth.items()}
+
+
+def named(truth: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Put the prefix `truth/` before the names of simulator state."""
+    return {TRUTH + key: value for key, value in truth.items()}
+
+
+def expected(spaces: Mapping[str, Space], values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Turn stored values into what a model predicts of them: [0, 1] images, numbers, one-hots."""
+    found = {}
+    for key, space in spaces.items():
+        value = values[key]
+        if space.kind == "image":
+            found[key] = value.float() / 255
+        else:
+            found[key] = value.float() if space.kind == "vector" else space.one_hot(value)
+    return found
+
+
+def true_return(segment: Segment, context: int) -> Tensor:
+    """Return the sum of the rewards earned in the first 1, 2, ... H steps after the context, [B, H]."""
+    return segment.reward[:, context:].cumsum(1)
+
+
+def predicted_return(reward: Tensor, cont: Tensor | None) -> Tensor:
+    """Return the expected sum of rewards after 1, 2, ... H steps: a state's own cont never erases its reward.
+
+    Args:
+        reward: [.., H] of the states reached.
+        cont: [.., H] probability that each is not terminal; None for always 1.
+    """
+    if cont is None:
+        return reward.cumsum(-1)
+    alive = torch.cat([torch.ones_like(cont[..., :1]), cont[..., :-1]], -1).cumprod(-1)
+    return (alive * reward).cumsum(-1)
+
+
+def real_rows(segment: Segment) -> Tensor:
+    """Return which rows are no padding, [B, T] bool."""
+    return torch.ones_like(segment.is_first) if segment.mask is None else segment.mask
+
+
+class _Variance:
+    """Gather a variance per entry over the rows on axis 0."""
+
+    def __init__(self) -> None:
+        self.count, self.total, self.squares = (torch.zeros((), dtype=torch.float64) for _ in range(3))
+
+    def add(self, value: Tensor, counts: Tensor | None = None) -> None:
+        """Add rows [N, ...]; those where `counts` [N, ...] is false are left out."""
+        weight = torch.ones_like(value, dtype=torch.float64) if counts is None else counts.double()
+        row = value.double() * weight
+        self.count = self.count + weight.sum(0)
+        self.total, self.squares = self.total + row.sum(0), self.squares + row.square().sum(0)
+
+    def value(self) -> Tensor:
+        """Return the variance of every entry; 0 where nothing was added."""
+        count = self.count.clamp(min=1)
+        return (self.squares / count - (self.total / count).square()).clamp(min=0)
+
+
+def _of_space(name: str, space: Space, variance: Tensor) -> Quantity:
+    """Images and integers share one unit; every number of a vector has its own, none of them next to nothing."""
+    pooled = variance.mean().clamp(min=1e-12)
+    unit = variance.clamp(min=float(pooled) * 1e-4) if space.kind == "vector" else pooled
+    return Quantity(name=name, kind=space.kind, unit=unit.float(), deviation=float(np.sqrt(float(pooled))))
