@@ -48,11 +48,11 @@ class Page:
         """Return the whole document."""
         style, script = _asset("page.css"), _asset("page.js")
         # The page may run its one script and load nothing at all: even a hole in escaping would stay silent.
-        policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}"
+        loads = f"img-src data:; media-src data:; style-src {_hash(style)}; script-src {_hash(script)}"
         head = tag(
             "head",
             tag("meta", charset="utf-8"),
-            tag("meta", http_equiv="Content-Security-Policy", content=policy),
+            tag("meta", http_equiv="Content-Security-Policy", content=f"default-src 'none'; {loads}"),
             tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
             tag("meta", name="color-scheme", content="light dark"),
             tag("title", self.title),
@@ -131,6 +131,13 @@ def picture(image: NDArray[np.uint8], alt: str, caption: str = "") -> Html:
     """Build a figure from pixels [H, W] or [H, W, 3], shown crisp; `alt` says what they show."""
     height, width = np.shape(image)[:2]
     return _figure(tag("img", src=data_uri(image), alt=alt, width=width, height=height, class_="pixels"), caption)
+
+
+def moving_picture(content: bytes, alt: str, caption: str = "") -> Html:
+    """Build a figure that plays an .mp4, which travels inside the page; `alt` says what it shows."""
+    source = f"data:video/mp4;base64,{base64.b64encode(content).decode()}"
+    player = tag("video", src=source, aria_label=alt, controls=True, loop=True, muted=True, playsinline=True)
+    return _figure(player, caption)
 
 
 def details(summary: str, facts: Mapping[str, Cell]) -> Html:
