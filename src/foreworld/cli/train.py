@@ -35,7 +35,7 @@ class Train:
 
     example: foreworld train --preset rssm --size tiny --data episodes --steps 500 --out runs/first
 
-    example: foreworld train --preset rssm --size 1m --data episodes --model.latent gaussian --fit.lr 3e-4 --out r
+    example: foreworld train --size 1m --data episodes --model.latent gaussian --fit.lr 3e-4 --out r
 
     example: foreworld train --resume runs/first
     """
