@@ -126,6 +126,11 @@ def test_a_moving_picture_travels_inside_the_page() -> None:
     assert attrs["aria-label"] == EVIL and "controls" in attrs and "autoplay" not in attrs
 
 
+def test_a_long_cell_claims_room() -> None:
+    html = table(["steps", "skill"], [["1", "0.2"], ["50", "2 held-out episodes reach step 50; 5 are needed"]])
+    assert html.count('<td class="num long">') == 1 and html.count("long") == 1
+
+
 def test_light_dark_paper_and_phone_are_provided_for(page: Page) -> None:
     style = Strict(page.html()).text["style"]
     for query in ("prefers-color-scheme: dark", "@media print", "max-width: 36rem"):

@@ -26,6 +26,8 @@ Cell = str | int | float | None
 _WIDE = (720, 340)
 _NARROW = (360, 300)
 _SMALL = (330, 190)
+_LONG = 24
+"""Characters of a cell above which it claims room for a line of them."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def table(
     lines = [
         tag(
             "tr",
-            *(tag("td", c, class_=k) for c, k in zip(row, numeric, strict=True)),
+            *(tag("td", c, class_=_kind(c, k)) for c, k in zip(row, numeric, strict=True)),
             class_="strong" if i in strong else None,
         )
         for i, row in enumerate(zip(*map(_column, zip(*rows, strict=True)), strict=True))
@@ -171,6 +173,11 @@ def _column(cells: tuple[Cell, ...]) -> list[Html]:
     for k, text in zip(measured, aligned([written[k] for k in measured]), strict=True):
         written[k] = escape(text)
     return written
+
+
+def _kind(cell: Html, column: str | None) -> str | None:
+    """Mark a cell that would be broken into single words where the table is wider than the screen."""
+    return " ".join(filter(None, (column, "long" if len(cell) > _LONG else None))) or None
 
 
 def _is_number(value: Cell) -> bool:

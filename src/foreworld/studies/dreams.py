@@ -59,7 +59,7 @@ class Dream:
             dreamed=dreamed[:, :MOST_TRACES],
             context=self.context,
             names=tuple(names[:MOST_TRACES]),
-            title=f"held-out episode {self.episode + 1}, from row {self.start}",
+            title=f"Held-out episode {self.episode + 1}, from row {self.start}",
         )
 
 
