@@ -13,12 +13,14 @@ KINDS = ("models", "planners", "envs", "formats", "sinks")
 
 _BUILTIN: dict[str, dict[str, str]] = {
     "models": {
+        "ensemble": "foreworld.presets.ensemble:FAMILY",
         "linear": "foreworld.presets.linear:FAMILY",
         "rssm": "foreworld.presets.rssm:FAMILY",
     },
     "planners": {},
     "envs": {
         "ALE": "foreworld.envs.atari:make_atari",
+        "foreworld": "foreworld.envs.worlds:make_world",
     },
     "formats": {},
     "sinks": {
