@@ -67,8 +67,11 @@ def fill(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def shorten(app: Sphinx, what: str, name: str, value: Any, options: Any, taken: str, given: str) -> tuple[str, str]:
-    """Write a default that a factory makes as `...`, so that the signature can be read as Python."""
-    return (taken or "").replace("<factory>", "...") or taken, given
+    """Show what a reader can call: no private fields, no signature of a protocol, `...` for a default made anew."""
+    if what == "class" and getattr(value, "_is_protocol", False):
+        return "", given
+    shown = re.sub(r", _\w+: [^=]* = <factory>", "", taken or "")
+    return shown.replace("<factory>", "...") or taken, given
 
 
 def escape(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ from foreworld.cli.main import VERBS, main
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "benchmarks" / "results" / "demo-seed0.json"
 MARK = re.compile(r"^<!-- generated: (?P<name>[a-z-]+) -->$", re.MULTILINE)
-HELP_WIDTH = "88"
+HELP_WIDTH = 86
 
 BASELINES = {"copy_last": "copy last frame", "mean": "mean frame", "linear": "linear model"}
 
@@ -89,7 +90,13 @@ def verbs() -> str:
 
 def helps() -> str:
     """Return a section for every verb with its own help."""
-    return "\n\n".join(f"## {verb}\n\n```text\n{shown([verb, '--help'])}\n```" for verb in VERBS)
+    return "\n\n".join(f"## {verb}\n\n```text\n{wrapped(shown([verb, '--help']))}\n```" for verb in VERBS)
+
+
+def wrapped(text: str) -> str:
+    """Break the lines of prose that the command line leaves to the terminal; a command stays on one line."""
+    lines = (line if line.startswith("example: ") else textwrap.fill(line, HELP_WIDTH) for line in text.splitlines())
+    return "\n".join(lines)
 
 
 def sizes() -> str:
@@ -110,7 +117,8 @@ def horizon() -> str:
 def shown(arguments: Sequence[str]) -> str:
     """Return what the command line prints."""
     out = io.StringIO()
-    with patch.dict(os.environ, COLUMNS=HELP_WIDTH), redirect_stdout(out), redirect_stderr(out), suppress(SystemExit):
+    width = patch.dict(os.environ, COLUMNS=str(HELP_WIDTH))
+    with width, redirect_stdout(out), redirect_stderr(out), suppress(SystemExit):
         main(list(arguments))
     return "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())
 

@@ -86,8 +86,7 @@ def test_constraints_are_exact_portable_and_complete() -> None:
         assert re.fullmatch(r"[A-Za-z0-9._-]+", name)
         assert re.fullmatch(r"\d+(\.\w+)*", version), f"{name}: {version} is not a plain version"
     direct = [r for group in (PROJECT["dependencies"], *EXTRAS.values()) for r in group]
-    # trackio wants a pillow below 13, which the others have outgrown
-    wanted = {name_of(r) for r in direct} - {"foreworld", "trackio"}
+    wanted = {name_of(r) for r in direct} - {"foreworld"}
     assert wanted <= {name_of(name) for name in versions}
 
 

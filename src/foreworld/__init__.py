@@ -26,6 +26,7 @@ _EXPORTS = {
     "load_run": "foreworld.train",
     "evaluate": "foreworld.studies",
     "check": "foreworld.studies",
+    "film_dreams": "foreworld.studies",
 }
 
 __all__ = ["__version__", *_EXPORTS]
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from foreworld.models.linear import Linear
     from foreworld.models.rssm import RSSM
     from foreworld.rollout import collect, imagine
-    from foreworld.studies import check, evaluate
+    from foreworld.studies import check, evaluate, film_dreams
     from foreworld.train import fit, load_run
 
 

@@ -20,6 +20,7 @@ from foreworld.cli.train import show
 from foreworld.core.files import lock_folder
 from foreworld.train.checkpoint import list_checkpoints
 from foreworld.train.log import Display, read_metrics
+from foreworld.train.videos import list_videos
 
 SMALL = ["--model.deter", "16", "--model.units", "8", "--model.latents", "2", "--fit.length", "8", "--fit.batch", "4"]
 
@@ -42,7 +43,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(world: Path, out: Path, *more: str) -> list[str]:
-    return ["train", "--data", str(world / "data"), "--out", str(out), *SMALL, *more]
+    return ["train", "--data", str(world / "data"), "--out", str(out), "--no-clips", *SMALL, *more]
 
 
 def complaint(capsys: pytest.CaptureFixture[str], *args: str) -> str:
@@ -166,6 +167,25 @@ def test_a_missing_package_is_found_before_an_old_run_is_replaced(
     again = start(world, world / "run", "--steps", "1", "--overwrite", "--sink", "wandb")
     assert "pip install 'foreworld[wandb]'" in complaint(capsys, *again)
     assert list_checkpoints(world / "run" / "checkpoints") == before
+
+
+def test_dreams_are_filmed_unless_they_cannot_be_or_are_not_wanted(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("av")
+
+    def filmed(out: str, *flags: str) -> list[str]:
+        command = start(world, tmp_path / out, "--steps", "2", "--fit.save-every", "1", *flags)
+        assert main([flag for flag in command if flag != "--no-clips"]) == 0
+        return [path.name for path in list_videos(tmp_path / out)]
+
+    assert filmed("run") == ["00000001.mp4", "00000002.mp4"]
+    assert filmed("all", "--heldout", "0") == []
+    for more, names in ((["--steps", "3", "--no-clips"], [1, 2]), (["--steps", "4"], [1, 2, 4])):
+        assert main(["train", "--resume", str(tmp_path / "run"), *more]) == 0
+        assert [int(path.stem) for path in list_videos(tmp_path / "run")] == names
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert filmed("poor") == []
 
 
 def test_the_display_says_what_holds_up_training(capsys: pytest.CaptureFixture[str]) -> None:

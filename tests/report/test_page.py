@@ -21,6 +21,7 @@ from foreworld.report import (
     figure,
     gallery,
     grid,
+    moving_picture,
     paragraph,
     picture,
     section,
@@ -114,7 +115,20 @@ def test_the_policy_allows_exactly_the_style_and_script_of_the_page(page: Page) 
     for kind in ("style", "script"):
         digest = base64.b64encode(hashlib.sha256(parsed.text[kind].encode()).digest()).decode()
         assert f"{kind}-src 'sha256-{digest}'" in (policy or "")
-    assert (policy or "").startswith("default-src 'none'; img-src data:;")
+    assert (policy or "").startswith("default-src 'none'; img-src data:; media-src data:;")
+
+
+def test_a_moving_picture_travels_inside_the_page() -> None:
+    content = bytes(range(256))
+    (attrs,) = (a for tag, a in Strict(moving_picture(content, EVIL, EVIL)).seen if tag == "video")
+    kind, _, encoded = (attrs["src"] or "").partition(",")
+    assert (kind, base64.b64decode(encoded)) == ("data:video/mp4;base64", content)
+    assert attrs["aria-label"] == EVIL and "controls" in attrs and "autoplay" not in attrs
+
+
+def test_a_long_cell_claims_room() -> None:
+    html = table(["steps", "skill"], [["1", "0.2"], ["50", "2 held-out episodes reach step 50; 5 are needed"]])
+    assert html.count('<td class="num long">') == 1 and html.count("long") == 1
 
 
 def test_light_dark_paper_and_phone_are_provided_for(page: Page) -> None:

@@ -123,6 +123,11 @@ def test_series_take_the_colours_in_turn_then_dashes() -> None:
     assert len({colour for colour, _ in looks}) == 6
 
 
+def test_a_series_beside_the_model_has_another_colour() -> None:
+    lines = (Line([0, 1], [0, 1], "all", style="model"), Line([0, 1], [1, 0], "some"))
+    assert len({path.attrib["stroke"] for path in paths(parsed(Plot(lines=lines)), "line")}) == 2
+
+
 def test_long_lines_are_thinned_but_keep_their_extremes_and_gaps() -> None:
     y = np.sin(np.arange(50_000) / 500)
     y[12_345], y[40_000], y[30_000:30_200] = 9, -9, np.nan

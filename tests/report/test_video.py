@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,7 @@ from foreworld.core.errors import MissingExtra, SpecError
 from foreworld.report import colours
 from foreworld.report.clips import Clip, panels
 from foreworld.report.traces import Trace
-from foreworld.report.video import write_video
+from foreworld.report.video import as_gif, write_video
 
 
 def moving(frames: int = 9, height: int = 48, width: int = 64) -> np.ndarray:
@@ -61,6 +62,20 @@ def test_one_frame_is_a_video(tmp_path: Path) -> None:
         assert len(decoded(write_video(tmp_path / f"a.{suffix}", moving(1)))[0]) == 1
 
 
+def test_a_gif_of_a_video_is_half_as_large_and_as_long(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    pil = pytest.importorskip("PIL.Image")
+    video = moving(9, 48, 64)
+    content, width, height = as_gif(write_video(tmp_path / "a.mp4", video, fps=20))
+    with pil.open(io.BytesIO(content)) as picture:
+        assert (picture.size, (width, height), picture.n_frames) == ((32, 24), (32, 24), 9)
+        assert (picture.info["duration"], picture.info["loop"]) == (50, 0)
+        for t in (0, 8):
+            picture.seek(t)
+            apart = np.asarray(picture.convert("RGB"), int) - video[t, ::2, ::2]
+            assert np.quantile(np.abs(apart), 0.9) <= 6
+
+
 def test_unknown_suffixes_are_refused_with_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"\.mp4 or \.gif, not \.avi"):
         write_video(tmp_path / "a.avi", moving())
@@ -96,6 +111,8 @@ def test_missing_packages_name_the_extra(tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingExtra, match=r"foreworld\[video\]"):
         write_video(tmp_path / "a.mp4", moving())
+    with pytest.raises(MissingExtra, match=r"foreworld\[video\]"):
+        as_gif(tmp_path / "a.mp4")
     frames = np.zeros((2, 1, 4, 4), np.uint8)
     with pytest.raises(MissingExtra, match=r"foreworld\[video\]"):
         next(clip_frames(Clip(frames, frames, 1)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -64,3 +66,24 @@ def test_inspect_writes_a_page(
     assert words in page.read_text()
     assert main(["inspect", str(world / folder), "--out", str(page)]) == 2
     assert "overwrite" in capsys.readouterr().err
+
+
+def test_inspect_lists_the_videos_and_its_page_shows_the_last(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, page = tmp_path / "run", tmp_path / "page.html"
+    shutil.copytree(world / "run", run)
+    (run / "videos").mkdir()
+    for step in range(1, 11):
+        (run / "videos" / f"{step:08d}.mp4").write_bytes(b"video %d" % step)
+    assert main(["inspect", str(run), "--out", str(page), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["videos"] == [f"videos/{step:08d}.mp4" for step in range(1, 11)]
+    shown = page.read_text()
+    assert base64.b64encode(b"video 10").decode() in shown and base64.b64encode(b"video 9").decode() not in shown
+    assert "A dream after 10 updates, on rows held out. 9 earlier" in shown
+    assert main(["inspect", str(run)]) == 0
+    said = capsys.readouterr().out
+    assert "(2 earlier), videos/00000003.mp4" in said and "00000010.mp4" in said and "00000002" not in said
+    (run / "videos" / "00000011.mp4").symlink_to(world / "data" / "schema.json")
+    assert main(["inspect", str(run), "--out", str(page), "--overwrite"]) == 2
+    assert "00000011.mp4: is a link" in capsys.readouterr().err

@@ -12,11 +12,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from foreworld.core import registry
 from foreworld.core.errors import ConfigError, MissingExtra, UnknownName
 from foreworld.data import Dataset
+from foreworld.report.video import write_video
 from foreworld.train import fit
 from foreworld.train.sinks import Sink, Sinks, Tracker
 
@@ -36,8 +38,8 @@ class Memory:
             raise ConnectionError("no route to host")
         self.lines.append(line)
 
-    def video(self, name: str, path: Path) -> None:
-        self.videos.append((name, path))
+    def video(self, name: str, path: Path, step: int) -> None:
+        self.videos.append((name, path, step))
 
     def close(self) -> None:
         self.closed += 1
@@ -80,8 +82,8 @@ def test_sinks_are_closed_when_training_fails(toy: Make, data: Dataset) -> None:
 def test_videos_are_handed_on(tmp_path: Path) -> None:
     sink = Memory()
     with Sinks([sink], None, {}) as sinks:
-        sinks.video("dream", tmp_path / "dream.mp4")
-    assert sink.videos == [("dream", tmp_path / "dream.mp4")]
+        sinks.video("dream", tmp_path / "dream.mp4", 7)
+    assert sink.videos == [("dream", tmp_path / "dream.mp4", 7)]
 
 
 @pytest.mark.parametrize("name", TRACKERS)
@@ -132,8 +134,8 @@ def test_a_resumed_run_goes_where_the_run_went_and_is_known_again(
     assert [options["id"] for options in opened] == [(run / "run-id").read_text()] * 2
     assert opened[0]["resume"] == "allow" and opened[0]["config"]["steps"] == 6
     tracker = Tracker(sys.modules["wandb"], None, lambda identity: {})
-    tracker.video("dream", Path("dream.mp4"))
-    assert logged[-1] == (0, {"dream": ("dream.mp4", "mp4")})
+    tracker.video("dream", Path("dream.mp4"), 9)
+    assert logged[-1] == (9, {"dream": ("dream.mp4", "mp4")})
 
 
 def test_tensorboard_needs_a_run_folder() -> None:
@@ -141,13 +143,16 @@ def test_tensorboard_needs_a_run_folder() -> None:
         registry.load("sinks", "tensorboard")(None, {})
 
 
-def needs(package: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(find_spec(package) is None, reason=f"{package} is not installed")
+def needs(*packages: str) -> pytest.MarkDecorator:
+    absent = [name for name in packages if find_spec(name) is None]
+    return pytest.mark.skipif(bool(absent), reason=f"{' and '.join(absent)} not installed")
 
 
-@needs("tensorboard")
+@needs("tensorboard", "av")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_tensorboard_itself_reads_back_what_was_written(toy: Make, data: Dataset, tmp_path: Path) -> None:
+def test_tensorboard_itself_reads_back_what_was_written(
+    toy: Make, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     result = fit(toy(), data, out=tmp_path / "run", sinks=["tensorboard"], **SETTINGS)
@@ -158,36 +163,49 @@ def test_tensorboard_itself_reads_back_what_was_written(toy: Make, data: Dataset
     assert [event.step for event in scalars] == [2, 4, 6, 8]
     assert scalars[0].value == pytest.approx(result.history[0]["loss/obs"])
     sink: Sink = registry.load("sinks", "tensorboard")(tmp_path, {})
-    sink.video("dream", tmp_path / "dream.mp4")
+    path = write_video(tmp_path / "dream.mp4", np.zeros((3, 32, 48, 3), np.uint8))
+    sink.video("dream", path, 5)
+    monkeypatch.setitem(sys.modules, "av", None)
+    sink.video("path", path, 6)
     sink.close()
     written = EventAccumulator(str(tmp_path / "tensorboard"))
     written.Reload()
-    assert "dream/text_summary" in written.Tags()["tensors"]
+    (picture,) = written.Images("dream")
+    assert (picture.step, picture.width, picture.height) == (5, 24, 16)
+    assert picture.encoded_image_string.startswith(b"GIF89a")
+    assert "path/text_summary" in written.Tags()["tensors"]
 
 
-@needs("wandb")
+@needs("wandb", "av")
 @pytest.mark.slow
 def test_wandb_itself_takes_a_run_offline(tmp_path: Path) -> None:
     assert outcome_of("wandb", tmp_path, {"WANDB_MODE": "offline"}) == "True"
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+    (copy,) = (tmp_path / "run" / "wandb").glob("offline-run-*/files/media/videos/*.mp4")
+    assert copy.read_bytes() == (tmp_path / "run" / "dream.mp4").read_bytes()
 
 
-@needs("trackio")
+@needs("trackio", "av")
 @pytest.mark.slow
 def test_trackio_itself_takes_a_run(tmp_path: Path) -> None:
     assert outcome_of("trackio", tmp_path, {"TRACKIO_DIR": str(tmp_path / "trackio")}) == "True"
     assert list((tmp_path / "trackio").glob("*.db"))
+    (copy,) = (tmp_path / "trackio").rglob("*.mp4")
+    assert copy.read_bytes() == (tmp_path / "run" / "dream.mp4").read_bytes()
 
 
 ALONE = """
 import sys
 from pathlib import Path
+import numpy as np
+from foreworld.report.video import write_video
 from foreworld.train.sinks import Sinks
 folder = Path(sys.argv[2]) / "run"
 folder.mkdir()
 with Sinks([sys.argv[1]], folder, {"lr": 0.1}) as sinks:
     for step in (5, 10):
         sinks.write({"step": step, "loss/obs": 1 / step})
+    sinks.video("dream", write_video(folder / "dream.mp4", np.zeros((3, 32, 48, 3), np.uint8)), 10)
     alive = bool(sinks._live)
 print(alive)
 """

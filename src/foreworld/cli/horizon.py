@@ -54,8 +54,8 @@ def run(argv: list[str]) -> None:
     if steps is None:
         say(f"No horizon is too long: the error never exceeds {args.max_error:.4g}.")
     else:
-        say(f"{steps} steps: after them the error is {_percent(cumulative_error(args.per_step_error, steps))}, ")
-        say(f"after one more {_percent(cumulative_error(args.per_step_error, steps + 1))}.")
+        after, beyond = (_percent(cumulative_error(args.per_step_error, t)) for t in (steps, steps + 1))
+        say(f"{steps} steps: after them the error is {after}, after one more {beyond}.")
     columns = ["cumulative error in % after T =", *map(str, STEPS), f"steps to {_percent(args.max_error)}"]
     cells = [[row["label"], *row["percent"].values(), row["safe_horizon"]] for row in table]
     print_table("1 - (1 - e)^T", columns, cells)

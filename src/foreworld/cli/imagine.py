@@ -9,9 +9,8 @@ from foreworld.cli.options import parse, print_json, say
 from foreworld.core.errors import DataError
 from foreworld.core.files import refuse_existing
 from foreworld.data import load
-from foreworld.report.draw import clip_frames, trace_frames
-from foreworld.report.video import write_video
 from foreworld.studies.dreams import dream, spread_starts
+from foreworld.studies.filming import FPS, write_dream
 from foreworld.train import load_run
 
 
@@ -40,7 +39,7 @@ class Imagine:
     """Steps to imagine."""
     key: str | None = None
     """Image to show; the first one by default. Data without images is drawn as plots."""
-    fps: float = 10.0
+    fps: float = FPS
     """Frames per second of the video."""
     seed: int = 0
     """Of the sampled future."""
@@ -67,9 +66,7 @@ def run(argv: list[str]) -> None:
         )
     refuse_existing(args.out, args.overwrite)
     found = dream(trained.model, data, [episode], [start], args.context, args.horizon, args.seed)[0]
-    images = data.spec.images
-    frames = clip_frames(found.clip(args.key or images[0])) if images else trace_frames(found.trace())
-    write_video(args.out, frames, args.fps)
+    write_dream(found, args.out, args.key, args.fps)
     if args.json:
         print_json({"out": str(args.out), "episode": episode, "start": start, "context": args.context})
     else:

@@ -18,11 +18,15 @@ from foreworld.studies.overview import data_page, run_page
 from foreworld.train import Run, load_run
 from foreworld.train.log import METRICS, read_metrics
 from foreworld.train.run import CONFIG
+from foreworld.train.videos import list_videos
+
+MOST_SHOWN = 8
+"""Entries of a list written out for people; the last ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect:
-    """Show what a dataset or a run holds: spaces, episodes, returns; family, parameters, last metrics.
+    """Show what a dataset or a run holds: spaces, episodes, returns; family, parameters, videos, last metrics.
 
     example: foreworld inspect episodes
 
@@ -32,7 +36,7 @@ class Inspect:
     path: Annotated[Path, tyro.conf.Positional]
     """Folder of a dataset or a run."""
     out: Path | None = None
-    """Also write a page: frames and curves of some episodes, or the curves of the training."""
+    """Also write a page: frames and curves of some episodes, or the last video and the curves of the training."""
     overwrite: bool = False
     """Replace the page when it is there."""
     json: bool = False
@@ -93,6 +97,7 @@ def _run_facts(path: Path, trained: Run, history: list[dict[str, float]]) -> dic
         "trained on": str(trained.data),
         "command": environment.get("command"),
         "seed": environment.get("seed"),
+        "videos": [str(video.relative_to(path)) for video in list_videos(path)],
         "last metrics": history[-1] if history else {},
     }
 
@@ -105,5 +110,7 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         return "\n".join(f"{k}: {v:.4g}" if isinstance(v, float) else f"{k}: {v}" for k, v in value.items())
     if isinstance(value, list):
-        return ", ".join(str(v) for v in value)
+        left_out = len(value) - MOST_SHOWN
+        shown = value if left_out <= 1 else [f"({left_out} earlier)", *value[left_out:]]
+        return ", ".join(str(v) for v in shown) or "–"
     return "–" if value is None else str(value)

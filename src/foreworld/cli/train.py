@@ -17,8 +17,9 @@ from foreworld.core.errors import ConfigError
 from foreworld.core.files import claim_output, lock_folder
 from foreworld.core.interrupt import Interrupted
 from foreworld.core.registry import load as find
-from foreworld.data import load
-from foreworld.train import FitConfig, FitResult, fit, load_run
+from foreworld.data import Dataset, load
+from foreworld.studies.filming import can_film, film_dreams
+from foreworld.train import Film, FitConfig, FitResult, fit, load_run
 from foreworld.train.log import Display
 from foreworld.train.offline import Report
 from foreworld.train.run import CONFIG, read_config
@@ -34,7 +35,7 @@ class Train:
 
     example: foreworld train --preset rssm --size tiny --data episodes --steps 500 --out runs/first
 
-    example: foreworld train --preset rssm --size 1m --data episodes --model.latent gaussian --fit.lr 3e-4 --out r
+    example: foreworld train --size 1m --data episodes --model.latent gaussian --fit.lr 3e-4 --out r
 
     example: foreworld train --resume runs/first
     """
@@ -46,7 +47,7 @@ class Train:
     data: Path | None = None
     """Dataset to train on; with --resume, where the run's dataset is now."""
     out: Path | None = None
-    """Run folder to write: config, metrics, checkpoints."""
+    """Run folder to write: config, metrics, checkpoints, videos."""
     steps: int | None = None
     """Updates; the preset's number by default."""
     minutes: float | None = None
@@ -60,7 +61,9 @@ class Train:
     resume: Path | None = None
     """Go on with the run in this folder, exactly; nothing else is needed. Options given besides change its settings."""
     sink: tuple[str, ...] = ()
-    """Where metrics go besides the run folder: tensorboard, wandb, trackio."""
+    """Where metrics and clips go besides the run folder: tensorboard, wandb, trackio."""
+    no_clips: bool = False
+    """Film nothing. Else a dream of held-out rows is filmed at every checkpoint, where the extra `video` is there."""
     device: str = "auto"
     """cpu, cuda, or auto: cuda where there is one."""
     quick: bool = False
@@ -116,7 +119,7 @@ def _start(args: Any, family: Any) -> tuple[Path, FitResult]:
         raise ConfigError("--data and --out are needed (or --resume DIR to go on with a run)")
     config = _with_flags(args.fit, args)
     data = load(args.data)
-    train = data if args.heldout == 0 else data.split(args.heldout, by=args.heldout_by)[0]
+    train, heldout = (data, None) if args.heldout == 0 else data.split(args.heldout, by=args.heldout_by)
     torch.manual_seed(config.seed)
     model = family.build(train.spec, args.model).to(_device(args.device))
     # made here and again by fit, so that a missing package is found before an old run is replaced
@@ -124,7 +127,8 @@ def _start(args: Any, family: Any) -> tuple[Path, FitResult]:
     with lock_folder(args.out) if (args.out / CONFIG).is_file() else nullcontext():
         claim_output(args.out, args.overwrite)
     with Display(f"train {family.name}", "updates", args.json, limit=60 * config.minutes) as display:
-        return args.out, fit(model, train, config, out=args.out, report=show(display), sinks=args.sink)
+        report, film = show(display), _film(args, model, heldout)
+        return args.out, fit(model, train, config, out=args.out, report=report, sinks=args.sink, film=film)
 
 
 def _resume(args: Any, model: Any, before: FitConfig) -> tuple[Path, FitResult]:
@@ -143,11 +147,17 @@ def _resume(args: Any, model: Any, before: FitConfig) -> tuple[Path, FitResult]:
     if args.data is not None:
         trained = replace(trained, data=args.data)
     data = trained.training_data()
+    film = _film(args, trained.model, trained.heldout_data())
     if config != before:
         say(f"resume: settings differ from the run's: {_difference(before, config)}", args.json)
     with Display("train (resumed)", "updates", args.json, limit=60 * config.minutes) as display:
         report, sinks = show(display), args.sink or None
-        return folder, fit(trained.model, data, config, out=folder, resume=True, report=report, sinks=sinks)
+        result = fit(trained.model, data, config, out=folder, resume=True, report=report, sinks=sinks, film=film)
+        return folder, result
+
+
+def _film(args: Any, model: Any, heldout: Dataset | None) -> Film | None:
+    return film_dreams(heldout) if not args.no_clips and heldout is not None and can_film(model) else None
 
 
 def show(display: Display) -> Report:

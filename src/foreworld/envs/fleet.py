@@ -83,7 +83,7 @@ class Fleet(ABC):
     Args:
         env_id: name for messages.
         probe: one of the environments, for its spaces.
-        count: N.
+        count: N, of the environments.
         fault_rate: share of refused and failed steps above which the run stops.
     """
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from foreworld.core.errors import MissingCapability
-from foreworld.eval.spread import BINS, HIGHEST, LOWEST
+from foreworld.eval.spread import BINS, HIGHEST, LOWEST, SpreadSums
 from foreworld.ops import Interval, bootstrap_sums
 from foreworld.ops.conformal import order_statistic
 from foreworld.ops.correlation import auroc

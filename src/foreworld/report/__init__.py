@@ -10,6 +10,7 @@ from foreworld.report.page import Page as Page
 from foreworld.report.page import details as details
 from foreworld.report.page import figure as figure
 from foreworld.report.page import grid as grid
+from foreworld.report.page import moving_picture as moving_picture
 from foreworld.report.page import paragraph as paragraph
 from foreworld.report.page import picture as picture
 from foreworld.report.page import section as section

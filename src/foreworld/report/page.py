@@ -26,6 +26,8 @@ Cell = str | int | float | None
 _WIDE = (720, 340)
 _NARROW = (360, 300)
 _SMALL = (330, 190)
+_LONG = 24
+"""Characters of a cell above which it claims room for a line of them."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,11 @@ class Page:
         """Return the whole document."""
         style, script = _asset("page.css"), _asset("page.js")
         # The page may run its one script and load nothing at all: even a hole in escaping would stay silent.
-        policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}"
+        loads = f"img-src data:; media-src data:; style-src {_hash(style)}; script-src {_hash(script)}"
         head = tag(
             "head",
             tag("meta", charset="utf-8"),
-            tag("meta", http_equiv="Content-Security-Policy", content=policy),
+            tag("meta", http_equiv="Content-Security-Policy", content=f"default-src 'none'; {loads}"),
             tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
             tag("meta", name="color-scheme", content="light dark"),
             tag("title", self.title),
@@ -103,7 +105,7 @@ def table(
     lines = [
         tag(
             "tr",
-            *(tag("td", c, class_=k) for c, k in zip(row, numeric, strict=True)),
+            *(tag("td", c, class_=_kind(c, k)) for c, k in zip(row, numeric, strict=True)),
             class_="strong" if i in strong else None,
         )
         for i, row in enumerate(zip(*map(_column, zip(*rows, strict=True)), strict=True))
@@ -131,6 +133,13 @@ def picture(image: NDArray[np.uint8], alt: str, caption: str = "") -> Html:
     """Build a figure from pixels [H, W] or [H, W, 3], shown crisp; `alt` says what they show."""
     height, width = np.shape(image)[:2]
     return _figure(tag("img", src=data_uri(image), alt=alt, width=width, height=height, class_="pixels"), caption)
+
+
+def moving_picture(content: bytes, alt: str, caption: str = "") -> Html:
+    """Build a figure that plays an .mp4, which travels inside the page; `alt` says what it shows."""
+    source = f"data:video/mp4;base64,{base64.b64encode(content).decode()}"
+    player = tag("video", src=source, aria_label=alt, controls=True, loop=True, muted=True, playsinline=True)
+    return _figure(player, caption)
 
 
 def details(summary: str, facts: Mapping[str, Cell]) -> Html:
@@ -164,6 +173,11 @@ def _column(cells: tuple[Cell, ...]) -> list[Html]:
     for k, text in zip(measured, aligned([written[k] for k in measured]), strict=True):
         written[k] = escape(text)
     return written
+
+
+def _kind(cell: Html, column: str | None) -> str | None:
+    """Mark a cell that would be broken into single words where the table is wider than the screen."""
+    return " ".join(filter(None, (column, "long" if len(cell) > _LONG else None))) or None
 
 
 def _is_number(value: Cell) -> bool:

@@ -157,6 +157,7 @@ def legend(lines: tuple[Line, ...], width: int = 720) -> Html:
 def _pens(lines: tuple[Line, ...]) -> list[_Pen]:
     """Give every line its pen; colours and dashes advance separately per style, in the order of the lines."""
     pens, seen = [], dict.fromkeys(_STYLES, 0)
+    seen["series"] = int(any(line.style == "model" for line in lines))  # the first colour is the model's
     for line in lines:
         turn = seen[line.style]
         seen[line.style] += 1

@@ -62,6 +62,41 @@ def write_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float = 10
     return path
 
 
+def as_gif(path: Path, shrink: int = 2) -> tuple[bytes, int, int]:
+    """Turn a video into a .gif small enough for a tracker's log: shrunk, and with one palette for all frames.
+
+    Args:
+        path: a video that PyAV can read.
+        shrink: by how much width and height are divided.
+
+    Returns:
+        The content of the .gif, its width and its height.
+
+    Raises:
+        MissingExtra: PyAV or Pillow is not installed.
+        SpecError: there is no frame in it.
+    """
+    try:
+        import av
+        from PIL import Image
+    except ImportError:
+        raise MissingExtra("reading videos needs PyAV and Pillow: pip install 'foreworld[video]'") from None
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        rate = float(stream.average_rate or 10)
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    if not frames:
+        raise SpecError(f"{path}: there are no frames in it")
+    size = max(1, frames[0].shape[1] // shrink), max(1, frames[0].shape[0] // shrink)
+    small = [Image.fromarray(frame).resize(size, Image.Resampling.BOX) for frame in frames]
+    # the last frame of a clip has all that its others have
+    palette = small[-1].quantize(256)
+    first, *rest = (one.quantize(palette=palette, dither=Image.Dither.NONE) for one in small)
+    buffer = io.BytesIO()
+    first.save(buffer, "GIF", save_all=True, append_images=rest, duration=round(1000 / rate), loop=0)
+    return buffer.getvalue(), *size
+
+
 def _checked(frames: Iterable[NDArray[np.uint8]], path: Path) -> Iterator[NDArray[np.uint8]]:
     size = None
     for index, frame in enumerate(frames):

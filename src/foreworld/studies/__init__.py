@@ -2,3 +2,4 @@
 
 from foreworld.studies.audit import check as check
 from foreworld.studies.evaluation import evaluate as evaluate
+from foreworld.studies.filming import film_dreams as film_dreams

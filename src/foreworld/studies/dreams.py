@@ -60,7 +60,7 @@ class Dream:
             dreamed=dreamed[:, :MOST_TRACES],
             context=self.context,
             names=tuple(names[:MOST_TRACES]),
-            title=f"held-out episode {self.episode + 1}, from row {self.start}",
+            title=f"Held-out episode {self.episode + 1}, from row {self.start}",
         )
 
 
@@ -88,20 +88,21 @@ def dream(
         MissingCapability: the model cannot decode.
     """
     require(model, "decode", "a dream to look at")
-    segment = data.windows(np.asarray(episodes), np.asarray(starts), context + horizon)
+    stored = data.windows(np.asarray(episodes), np.asarray(starts), context + horizon)
+    segment = tree.to(stored, next(model.parameters()).device)
     seen = segment.rows(0, context)
     actions = None if segment.prev_action is None else segment.prev_action[:, context:]
     with seeded(seed):
         states = model.observe(model.initial(segment.batch), seen)
         ahead = imagine(model, tree.index(states, (slice(None), -1)), actions, horizon, keep=("obs",)).obs or {}
         before = model.decode(states)
-    real = expected(data.spec.obs, segment.obs)
-    lengths = np.full(len(episodes), context + horizon) if segment.mask is None else segment.mask.sum(1).numpy()
+    real = expected(data.spec.obs, stored.obs)
+    lengths = np.full(len(episodes), context + horizon) if stored.mask is None else stored.mask.sum(1).numpy()
     return [
         Dream(
             spec=data.spec,
             real={key: real[key][i, :length].numpy() for key in real},
-            dreamed={key: torch.cat([before[key][i], ahead[key][i]])[:length].numpy() for key in real},
+            dreamed={key: torch.cat([before[key][i], ahead[key][i]])[:length].cpu().numpy() for key in real},
             context=min(context, int(length)),
             episode=int(episodes[i]),
             start=int(starts[i]),
@@ -125,6 +126,8 @@ def spread_starts(data: Dataset, context: int, horizon: int, count: int) -> tupl
 
 
 def _pixels(image: np.ndarray) -> np.ndarray:
+    if image.shape[1] not in (1, 3):  # stacked frames: the newest
+        image = image[:, -1:]
     return (image * 255).round().clip(0, 255).astype(np.uint8)
 
 

@@ -80,7 +80,7 @@ def study(
     dreams = dream(run.model, heldout, episodes, starts, context, horizon, seed)
     env = data.source.env or str(data.path)
     story = Story(
-        title=title or f"{env}: dreams of a {run.family} world model",
+        title=title or f"{env}: dreams of a world model ({run.family})",
         facts=facts(run, heldout, train),
         history=read_metrics(run.path / METRICS),
         intro=intro,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
 
+from foreworld.core.disk import open_regular
 from foreworld.core.spaces import Space
 from foreworld.data import Dataset
 from foreworld.data.schema import ACTION, OBS
-from foreworld.report import Html, Line, Page, Plot, details, grid, picture, section, table
+from foreworld.report import Html, Line, Page, Plot, details, grid, moving_picture, picture, section, table
 from foreworld.studies.pages import training_curves
 from foreworld.train import Run
+from foreworld.train.videos import list_videos
 
 EPISODES = 4
 COLUMNS = 10
@@ -47,7 +50,7 @@ def data_page(data: Dataset, facts: Mapping[str, Fact]) -> Page:
 
 
 def run_page(run: Run, history: Sequence[Mapping[str, float]], facts: Mapping[str, Fact]) -> Page:
-    """Show a run: curves of its training and where its parameters are.
+    """Show a run: its last video, curves of its training and where its parameters are.
 
     Args:
         run: the run.
@@ -63,9 +66,11 @@ def run_page(run: Run, history: Sequence[Mapping[str, float]], facts: Mapping[st
         counts[part] = counts.get(part, 0) + parameter.numel()
     total = sum(counts.values())
     rows = [[part, count, f"{count / total:.1%}"] for part, count in sorted(counts.items(), key=lambda pair: -pair[1])]
-    blocks = [section("Parameters", table(["part", "parameters", "share"], [*rows, ["all", total, "100 %"]]))]
+    blocks = [section("Parameters", table(["part", "parameters", "share"], [*rows, ["all", total, "100%"]]))]
     if history:
         blocks.insert(0, section("Training", *training_curves(history)))
+    if videos := list_videos(run.path):
+        blocks.insert(0, section("Real beside dreamed", _filmed(videos)))
     blocks.append(section("What is known", details("Command, seed, versions, data", facts)))
     return Page(title="run", headline=f"{run.family} after {run.step} updates", blocks=tuple(blocks))
 
@@ -82,6 +87,15 @@ def contact_sheet(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         chosen = chosen[:, -1:]
     laid = rearrange(chosen, "(row column) c h w -> (row h) (column w) c", row=rows)
     return laid if laid.shape[-1] == 3 else np.repeat(laid, 3, -1)
+
+
+def _filmed(videos: Sequence[Path]) -> Html:
+    last = videos[-1]
+    caption = f"A dream after {int(last.stem)} updates, on rows held out."
+    if earlier := len(videos) - 1:
+        caption += f" {earlier} earlier of the same rows {'lies' if earlier == 1 else 'lie'} in {last.parent}."
+    with open_regular(last) as file:
+        return moving_picture(file.read(), "a dream beside the truth", caption)
 
 
 def _per_episode(data: Dataset) -> list[Plot]:

@@ -120,8 +120,8 @@ def counting_segment(
     """Make the rows that the counting environment gives under random actions, episode after episode.
 
     Args:
-        batch: B.
-        length: T.
+        batch: B, how many.
+        length: T, rows of each.
         action: kind of action.
         image: show pictures instead of vectors.
         seed: of the actions, and of where sequences begin.

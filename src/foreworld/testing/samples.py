@@ -46,8 +46,8 @@ def random_segment(
 
     Args:
         spec: what the world looks like.
-        batch: B.
-        length: T.
+        batch: B, how many.
+        length: T, rows of each.
         generator: source of randomness; None for torch's global one.
 
     Returns:
@@ -80,8 +80,8 @@ def random_actions(spec: Spec, batch: int, length: int, generator: torch.Generat
 
     Args:
         spec: what the world looks like.
-        batch: B.
-        length: H.
+        batch: B, how many.
+        length: H, steps of each.
         generator: source of randomness; None for torch's global one.
 
     Returns:

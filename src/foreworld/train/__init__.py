@@ -5,3 +5,4 @@ from foreworld.train.offline import FitResult as FitResult
 from foreworld.train.offline import fit as fit
 from foreworld.train.run import Run as Run
 from foreworld.train.run import load_run as load_run
+from foreworld.train.videos import Film as Film

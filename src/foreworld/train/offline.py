@@ -25,6 +25,7 @@ from foreworld.train.optim import AdamW, LaProp
 from foreworld.train.run import CHECKPOINTS, CONFIG, read_config, record_change, start_run
 from foreworld.train.sinks import Sink, Sinks
 from foreworld.train.update import update
+from foreworld.train.videos import Film, Videos
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +123,7 @@ def fit(
     resume: bool = False,
     report: Report | None = None,
     sinks: Sequence[str | Sink] | None = None,
+    film: Film | None = None,
     **fields: Any,
 ) -> FitResult:
     """Train a world model on stored episodes.
@@ -144,6 +146,8 @@ def fit(
         report: called after every update.
         sinks: where metrics go besides the run folder: `tensorboard`, `wandb`, `trackio`, or a `Sink`; None for
             nowhere, and when resuming for where the run's went.
+        film: makes a video beside every checkpoint, in `videos` of `out`, such as `film_dreams(heldout)`; the
+            weights are the same with and without.
         fields: fields of the config, by name.
 
     Returns:
@@ -167,9 +171,7 @@ def fit(
         ...     fw.fit(model, data, steps=2, batch=2, length=8, out=f"{folder}/run").steps
         2
     """
-    if resume and out is None:
-        raise ConfigError("resume needs out, the folder of the run to go on with")
-    folder = None if out is None else Path(out)
+    folder = _folder(out, resume, film)
     before, used = (None, []) if folder is None or not resume else _stored(folder)
     sinks = used if sinks is None else sinks
     config = replace(config or before or FitConfig(), **fields)
@@ -186,13 +188,20 @@ def fit(
             progress = checkpoints.restore()
             record_change(folder, progress.step, to_json(before), to_json(config))
         else:
-            names = [name for name in sinks if isinstance(name, str)]
-            progress = _begin(model, data, config, folder, names)
+            progress = _begin(model, data, config, folder, [name for name in sinks if isinstance(name, str)])
         check_weights(model)
         if progress.step == 0 or folder is None:
             checkpoints.save(progress)
-        logs = [MetricsFile(folder, progress.step), outlets]
-        return _train(model, data, config, optimizer, progress, checkpoints, logs, report)
+        logs, videos = [MetricsFile(folder, progress.step), outlets], Videos(film, folder, progress.step, outlets)
+        return _train(model, data, config, optimizer, progress, checkpoints, logs, videos, report)
+
+
+def _folder(out: str | Path | None, resume: bool, film: Film | None) -> Path | None:
+    if out is None and resume:
+        raise ConfigError("resume needs out, the folder of the run to go on with")
+    if out is None and film is not None:
+        raise ConfigError("film needs out, the run folder that videos go to")
+    return None if out is None else Path(out)
 
 
 def _check(model: TrainableModel[Any], config: FitConfig, before: FitConfig | None) -> None:
@@ -245,6 +254,7 @@ def _train(
     progress: Progress,
     checkpoints: Checkpoints,
     logs: Sequence[MetricsFile | Sinks],
+    videos: Videos,
     report: Report | None,
 ) -> FitResult:
     device, history, waited = _device(model), [], 0.0
@@ -284,11 +294,15 @@ def _train(
             elif step % config.save_every == 0 and guard.sound:
                 try:
                     checkpoints.save(reached())
-                    guard.kept()
                 except OSError as fault:
                     complain(f"no checkpoint at update {step} ({fault}); training goes on, the next try comes later")
+                else:
+                    guard.kept()
+                    videos.make(model, step)
         guard.finish(step)
         checkpoints.save(reached())
+        if not interruption.requested:  # who asks for the end does not wait for a video
+            videos.make(model, step)
     return FitResult(step, time.monotonic() - started, history, interruption.signal)
 
 

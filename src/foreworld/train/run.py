@@ -65,10 +65,25 @@ class Run:
         Raises:
             DataError: the folder was moved, or holds other data now.
         """
+        return self._store().seen(self.trained_on).with_spec(self.model.spec)
+
+    def heldout_data(self) -> Dataset | None:
+        """Open the other rows of the same data, which the model has not seen; None if it was trained on all.
+
+        Raises:
+            DataError: the folder was moved, or holds other data now.
+        """
+        data = self._store()
+        try:
+            return data.unseen(self.trained_on).with_spec(self.model.spec)
+        except DataError:  # nothing is left
+            return None
+
+    def _store(self) -> Dataset:
         data = open_data(self.data)
         if data.fingerprint != self.trained_on.fingerprint:
             raise DataError(f"{self.data}: holds other data than the run {self.path} was trained on")
-        return data.seen(self.trained_on).with_spec(self.model.spec)
+        return data
 
 
 def start_run(folder: Path, model: TrainableModel[Any], fit: dict[str, Any], data: Dataset, sinks: list[str]) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Protocol, Self
 from foreworld.core import registry
 from foreworld.core.errors import ConfigError, MissingExtra
 from foreworld.core.files import write_atomic
+from foreworld.report.video import as_gif
 from foreworld.train.log import complain
 
 IDENTITY = "run-id"
@@ -34,8 +35,8 @@ class Sink(Protocol):
         """Take one line of metrics: finite numbers by name, `step` among them."""
         ...
 
-    def video(self, name: str, path: Path) -> None:
-        """Take a finished .mp4 file."""
+    def video(self, name: str, path: Path, step: int) -> None:
+        """Take a finished .mp4 file, made after update `step`."""
         ...
 
     def close(self) -> None:
@@ -78,9 +79,9 @@ class Sinks:
         numbers = {name: value for name, value in line.items() if math.isfinite(value)}
         self._each(lambda sink: sink.write(numbers))
 
-    def video(self, name: str, path: Path) -> None:
+    def video(self, name: str, path: Path, step: int) -> None:
         """Hand on a finished video."""
-        self._each(lambda sink: sink.video(name, path))
+        self._each(lambda sink: sink.video(name, path, step))
 
     def close(self) -> None:
         """Close all that still live."""
@@ -99,7 +100,7 @@ class Sinks:
 
 
 class TensorBoard:
-    """Event files in `<run>/tensorboard`; a video is a line of text with its path.
+    """Event files in `<run>/tensorboard`; a video becomes a small .gif, under the tab of images.
 
     Args:
         folder: the run folder.
@@ -125,9 +126,20 @@ class TensorBoard:
                 self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
-    def video(self, name: str, path: Path) -> None:
-        """Write the path of a video."""
-        self._writer.add_text(name, str(path), self._step)
+    def video(self, name: str, path: Path, step: int) -> None:
+        """Write a video as a moving picture; without what decodes it, its path."""
+        self._step = step
+        try:
+            picture, width, height = as_gif(path)
+        except MissingExtra:
+            self._writer.add_text(name, str(path), step)
+            return
+        kinds = import_module("tensorboard.compat.proto.summary_pb2")
+        # torch's own add_video wants moviepy, to make just this
+        image = kinds.Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=picture)
+        value = kinds.Summary.Value(tag=name, image=image)
+        self._writer.file_writer.add_summary(kinds.Summary(value=[value]), step)
+        self._writer.flush()
 
     def close(self) -> None:
         """Close the file."""
@@ -145,7 +157,7 @@ class Tracker:
     """
 
     def __init__(self, module: Any, folder: Path | None, options: Callable[[str], dict[str, Any]]) -> None:
-        self._module, self._folder, self._options, self._step = module, folder, options, 0
+        self._module, self._folder, self._options = module, folder, options
 
     @cached_property
     def _run(self) -> Any:
@@ -155,12 +167,12 @@ class Tracker:
 
     def write(self, line: dict[str, float]) -> None:
         """Log one line."""
-        self._step = int(line["step"])
-        self._run.log({name: value for name, value in line.items() if name != "step"}, step=self._step)
+        step = int(line["step"])
+        self._run.log({name: value for name, value in line.items() if name != "step"}, step=step)
 
-    def video(self, name: str, path: Path) -> None:
+    def video(self, name: str, path: Path, step: int) -> None:
         """Log a video."""
-        self._run.log({name: self._module.Video(str(path), format="mp4")}, step=self._step)
+        self._run.log({name: self._module.Video(str(path), format="mp4")}, step=step)
 
     def close(self) -> None:
         """End the run."""

@@ -78,7 +78,8 @@ class GRU(nn.Module):
         """Return the expected observations."""
         widths = [space.width for space in self.spec.obs.values()]
         parts = self.decoder(state.hidden).split(widths, -1)
-        return {name: _shaped(space, part) for (name, space), part in zip(self.spec.obs.items(), parts, strict=True)}
+        pairs = zip(self.spec.obs.items(), parts, strict=True)
+        return {name: _shaped(space, part) for (name, space), part in pairs}
 
     def losses(self, segment: Segment, state: Memory | None = None) -> Losses[Memory]:
         """Compare what predicted and corrected memories say with what happened, [B, T] each."""

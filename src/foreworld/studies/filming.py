@@ -1,0 +1,77 @@
+"""Films of dreams: a video of one, and one at every checkpoint of a training."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from foreworld.data import Dataset
+from foreworld.report.draw import clip_frames, trace_frames
+from foreworld.report.video import write_video
+from foreworld.studies.dreams import Dream, dream, spread_starts
+from foreworld.train import Film
+
+FPS = 10.0
+"""Frames a second: slow enough to follow."""
+
+
+def write_dream(found: Dream, path: Path, key: str | None = None, fps: float = FPS) -> Path:
+    """Write a dream beside the truth as a video: pictures as panels, vectors as plots.
+
+    Args:
+        found: the dream.
+        path: the video, .mp4 or .gif.
+        key: image to show; the first one by default. Without images, all numbers are drawn.
+        fps: frames a second.
+
+    Returns:
+        The path.
+
+    Raises:
+        MissingExtra: PyAV or Pillow is not installed.
+    """
+    images = found.spec.images
+    return write_video(path, clip_frames(found.clip(key or images[0])) if images else trace_frames(found.trace()), fps)
+
+
+def film_dreams(heldout: Dataset, context: int = 10, horizon: int = 50) -> Film:
+    """Return what `fit` needs to film a dream at every checkpoint: always the same rows, so that clips compare.
+
+    Args:
+        heldout: episodes that the model is not trained on; the dream is of one of them.
+        context: rows that the model sees first; in short episodes, half of the rows.
+        horizon: steps to imagine; fewer where the episode ends.
+
+    Returns:
+        A film, for the argument of that name.
+
+    Raises:
+        MissingCapability: when it is called with a model that cannot decode.
+        MissingExtra: when it is called without PyAV and Pillow.
+
+    Example:
+        >>> import tempfile, foreworld as fw
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data = fw.collect("CartPole-v1", episodes=4, out=f"{folder}/episodes")
+        ...     train, heldout = data.split(0.5)
+        ...     model = fw.RSSM(data.spec, deter=16, units=8, latents=4)
+        ...     film = fw.film_dreams(heldout, horizon=4)
+        ...     _ = fw.fit(model, train, steps=2, batch=2, length=8, out=f"{folder}/run", film=film)
+        ...     [path.name for path in Path(folder).glob("run/videos/*")]
+        ['00000002.mp4']
+    """
+    context = max(1, min(context, int(heldout.lengths.max()) // 2))
+    episodes, starts = spread_starts(heldout, context, horizon, 1)
+
+    def film(model: Any, path: Path) -> None:
+        rows = heldout.with_spec(model.spec)
+        write_dream(dream(model, rows, episodes, starts, context, horizon)[0], path)
+
+    return film
+
+
+def can_film(model: Any) -> bool:
+    """Tell whether a model can be filmed here: it decodes, and what draws and writes videos is installed."""
+    return "decode" in model.provides and all(find_spec(name) is not None for name in ("av", "PIL"))
