@@ -65,7 +65,7 @@ def errors(size: Size, seed: int) -> dict[str, np.ndarray]:
         with fw.deterministic():
             for name, one in names.items():
                 steps = {"horizon": max(HORIZONS), "context": CONTEXT, "samples": 1, "per_episode": 4, "batch": 64}
-                measured = fw.evaluate(one, heldout, train, seed=seed, **steps).every.errors
+                measured = fw.evaluate(one, heldout, train, seed=seed, **steps).main.every.errors
                 found[name] = measured["model"].value
                 found |= {baseline: measured[baseline].value for baseline in BASELINES}
     return found

@@ -313,6 +313,8 @@ def _act(
             if at == 0:
                 drawn = [policy.draw(np.full(count * config.candidates, h == 0)) for h in range(horizon)]
                 actions = np.stack(drawn, 1).reshape(count, config.candidates, horizon, -1)
+                if plan.shape[1]:  # what is left of the last plan stays a candidate, or a good one would be lost
+                    actions[:, 0, : horizon - every] = plan[:, every:]
                 best = imagine_returns(tree.cat(shown), state, actions).argmax(1)
                 plan = actions[np.arange(count), best]
             action = plan[:, at]
