@@ -126,5 +126,7 @@ def test_per_start_horizons_keep_their_promise_and_go_further_than_one_for_all()
 
 
 def test_too_few_episodes_give_no_rule_and_say_so() -> None:
-    rule, reason = stop_rule(np.ones((40, 3)), np.ones((40, 3)), np.arange(40), 0.2, violation_rate=0.1, confidence=0.95)
+    rule, reason = stop_rule(
+        np.ones((40, 3)), np.ones((40, 3)), np.arange(40), 0.2, violation_rate=0.1, confidence=0.95
+    )
     assert rule is None and reason.startswith("20 episodes calibrate it, too few")

@@ -65,8 +65,9 @@ def run(argv: list[str]) -> None:
     if args.json:
         print_json(result)
         return
-    columns, rows = rows_in_words(found.evaluation)
+    columns, rows = rows_in_words(found.evaluation, found.answers)
     print_table(f"{found.env}: error on frames never trained on (1 = their deviation)", columns, rows)
     say(in_words(found.evaluation))
     say(obedience_in_words(found.evaluation))
+    say(found.answers.in_words())
     say(f"report: {result['report']}   ({(time.monotonic() - started) / 60:.1f} minutes)")

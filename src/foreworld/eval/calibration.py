@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from foreworld.core.errors import MissingCapability
 from foreworld.eval.spread import BINS, HIGHEST, LOWEST, SpreadSums
-from foreworld.ops import Interval, bootstrap_sums
-from foreworld.ops.conformal import order_statistic
-from foreworld.ops.correlation import auroc
+from foreworld.ops import Interval, auroc, bootstrap_sums, order_statistic
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 FEW = 5
@@ -82,6 +80,52 @@ class Calibration:
     auroc: Interval | None
     rule: StopRule | None
     rule_reason: str
+
+    def to_json(self, steps: tuple[int, ...] = (1, 10, 50)) -> dict[str, Any]:
+        """Return plain values.
+
+        Args:
+            steps: which to list.
+        """
+        listed = [step for step in steps if step <= len(self.correlation)]
+        found: dict[str, Any] = {
+            "members": self.members,
+            "limit": self.limit,
+            "steps": {str(step): self._cell(step - 1) for step in listed},
+            "auroc": None if self.auroc is None else _plain(self.auroc),
+        }
+        if self.auroc is None:
+            found["auroc_reason"] = f"no step has {FEW} errors on both sides of {self.limit:g}"
+        rule = {"reason": self.rule_reason} if self.rule is None else asdict(self.rule)
+        return found | {"per_start_horizon": rule}
+
+    def in_words(self) -> str:
+        """Say in two sentences what averaging is worth, and what the spread knows."""
+        gain, ratio = float(np.nanmean(self.factor.value)), float(np.nanmean(self.spread_skill.value))
+        kind = "over-confident" if ratio < 0.9 else "under-confident" if ratio > 1.1 else "calibrated"
+        said = (
+            f"The mean of {self.members} predictions has {gain:.2f} times the error of one, as {1 / gain**2:.1f} "
+            f"independent ones would; their spread is {ratio:.2f} times the error: {kind}"
+        )
+        if self.auroc is not None:
+            said += f"; it tells errors above {self.limit:g} with an AUROC of {float(self.auroc.value):.2f}"
+        if self.rule is not None:
+            said += (
+                f". Stopping each roll-out where the spread reaches {self.rule.threshold:.2g} allows "
+                f"{self.rule.steps:.1f} steps on average, one horizon for all {self.rule.fixed_steps:.1f}"
+            )
+        return said + "."
+
+    def _cell(self, at: int) -> dict[str, Any]:
+        return {
+            "factor": _plain(self.factor, at),
+            "correlation": float(self.correlation[at]),
+            "effective_members": float(self.effective[at]),
+            "spread_skill": _plain(self.spread_skill, at),
+            "coverage": {f"{level:g}": float(share[at]) for level, share in self.coverage.items()},
+            "recalibration": {f"{level:g}": float(scale[at]) for level, scale in self.recalibration.items()},
+            "recalibrated": {f"{level:g}": float(share[at]) for level, share in self.recalibrated.items()},
+        }
 
 
 def calibrate(
@@ -233,6 +277,10 @@ def quantile(counts: np.ndarray, level: float) -> np.ndarray:
     inside = np.maximum(counts[rows, whole], 1)
     place = whole + np.clip((level * total[:, 0] - below[rows, whole]) / inside, 0, 1)
     return np.where(total[:, 0] > 0, 10 ** (LOWEST + place / BINS * (HIGHEST - LOWEST)), np.nan)
+
+
+def _plain(interval: Interval, at: int | tuple[()] = ()) -> dict[str, float]:
+    return {name: float(getattr(interval, name)[at]) for name in ("value", "low", "high")}
 
 
 def _by_episode(cells: np.ndarray, episode: np.ndarray) -> np.ndarray:

@@ -12,8 +12,7 @@ import torch
 from foreworld.core import require, seeded, tree
 from foreworld.eval.predictors import last_state
 from foreworld.eval.quantities import predicted_return
-from foreworld.ops import Interval, bootstrap
-from foreworld.ops.correlation import kendall
+from foreworld.ops import Interval, bootstrap, kendall
 from foreworld.rollout import Branches, imagine
 
 LEAST_STARTS = 5
@@ -54,6 +53,17 @@ class Counterfactual:
             found[f"{name}_ci_low"] = None if value is None else float(value.low)
             found[f"{name}_ci_high"] = None if value is None else float(value.high)
         return found | {"reason": self.reason or None}
+
+    def in_words(self) -> str:
+        """Say in one sentence how well plans are ranked, and how far the best-looking one is overrated."""
+        if self.tau is None or self.regret is None or self.gap is None:
+            return f"Plans are not ranked: {self.reason}."
+        tau, regret, gap = (float(value.value) for value in (self.tau, self.regret, self.gap))
+        return (
+            f"Of {self.predicted.shape[1]} action sequences from one state, the model's ranking agrees with what they "
+            f"earn by a Kendall tau of {tau:.2f}; its favourite loses {regret:.0%} of what choosing well is worth, and "
+            f"is overrated by {gap:+.2f} deviations more than a random one."
+        )
 
 
 @torch.no_grad()

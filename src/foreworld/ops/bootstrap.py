@@ -242,6 +242,22 @@ def _studentised(
     return np.where(still, value, low), np.where(still, value, high)
 
 
+def percentile_interval(value: np.ndarray, found: np.ndarray, confidence: float) -> Interval:
+    """Return the interval between two quantiles of resampled statistics.
+
+    Args:
+        value: [...] the statistic on the data.
+        found: [R, ...] on resamples; those that are not finite are left out.
+        confidence: in (0, 1).
+
+    Returns:
+        The interval; NaN where more than half of the resamples were left out.
+    """
+    low, high = (np.full(value.shape, level) for level in ((1 - confidence) / 2, (1 + confidence) / 2))
+    drawn = _finite(found)
+    return Interval(value, _quantile(drawn, low), _quantile(drawn, high))
+
+
 def _finite(found: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(found), found, np.nan)
 

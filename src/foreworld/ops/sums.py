@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from foreworld.ops.bootstrap import Interval
+from foreworld.ops.bootstrap import Interval, percentile_interval
 
 
 def bootstrap_sums(
@@ -47,10 +47,4 @@ def bootstrap_sums(
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=repeats).astype(float)
     value = statistic(*(sample.sum(0)[None] for sample in samples))[0]
     sums = [(drawn @ sample.reshape(count, -1)).reshape(repeats, *sample.shape[1:]) for sample in samples]
-    found = statistic(*sums)
-    # where a resample has nothing to say (no episode reaches the step) it is left out, up to half of them
-    enough = np.isfinite(found).mean(0) >= 0.5
-    filled = np.where(np.isfinite(found) | ~enough, np.where(enough, found, 0.0), np.nan)
-    tail = (1 - confidence) / 2
-    low, high = np.nanquantile(filled, [tail, 1 - tail], axis=0)
-    return Interval(value, np.where(enough, low, np.nan), np.where(enough, high, np.nan))
+    return percentile_interval(value, statistic(*sums), confidence)

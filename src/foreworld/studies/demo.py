@@ -17,6 +17,7 @@ from foreworld.eval.summary import to_json
 from foreworld.presets.rssm import FAMILY
 from foreworld.report.png import encode
 from foreworld.rollout import collect
+from foreworld.studies.answers import Limits
 from foreworld.studies.openloop import Study, study
 from foreworld.studies.pages import filmstrip_picture
 from foreworld.train import fit, load_run
@@ -45,11 +46,12 @@ class DemoConfig:
         horizon: steps that it dreams.
         samples: dreams averaged for one prediction.
         per_episode: stretches evaluated per game.
+        max_error: error, in deviations, that the safe horizon is for.
         seed: of everything.
     """
 
     env: str = "ALE/Freeway-v5"
-    episodes: int = 16
+    episodes: int = 32
     max_steps: int | None = 1850
     num_envs: int = 8
     repeat: float = 8.0
@@ -59,7 +61,8 @@ class DemoConfig:
     context: int = 30
     horizon: int = 50
     samples: int = 8
-    per_episode: int = 4
+    per_episode: int = 2
+    max_error: float = 0.5
     seed: int = 0
 
 
@@ -130,6 +133,7 @@ def demo(out: Path, config: DemoConfig, show: Show, overwrite: bool = False) -> 
         context=config.context,
         samples=config.samples,
         per_episode=config.per_episode,
+        limits=Limits(max_error=config.max_error, states=0),
         seed=config.seed,
         title=f"foreworld demo: {config.env}",
         intro=_intro(config),
@@ -139,7 +143,7 @@ def demo(out: Path, config: DemoConfig, show: Show, overwrite: bool = False) -> 
 
 
 def _finish(out: Path, steps: int, found: Study) -> dict[str, Any]:
-    result = {"env": found.env, "steps_trained": steps} | to_json(found.evaluation)
+    result = {"env": found.env, "steps_trained": steps} | to_json(found.evaluation) | found.answers.to_json()
     result["report"] = str(out / "report.html")
     write_json(out / "result.json", result)
     write_atomic(out / "filmstrip.png", encode(filmstrip_picture(found.dreams, found.evaluation.key)))

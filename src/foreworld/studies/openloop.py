@@ -12,6 +12,7 @@ from foreworld.data import Dataset
 from foreworld.eval import Evaluation
 from foreworld.eval.errors import MODEL
 from foreworld.eval.summary import reason_missing
+from foreworld.studies.answers import Answers, Limits, answer
 from foreworld.studies.dreams import Dream, dream, spread_starts
 from foreworld.studies.evaluation import evaluate
 from foreworld.studies.pages import LABELS, SHOWN, Story, build_page
@@ -28,11 +29,13 @@ class Study:
     Attributes:
         env: environment of the data, or its folder.
         evaluation: the numbers.
+        answers: what they mean.
         dreams: the stretches shown in the report.
     """
 
     env: str
     evaluation: Evaluation
+    answers: Answers
     dreams: list[Dream]
 
 
@@ -46,6 +49,7 @@ def study(
     seed: int = 0,
     title: str | None = None,
     intro: str = "",
+    limits: Limits | None = None,
     progress: Callable[[int, int], None] | None = None,
     **settings: Any,
 ) -> Study:
@@ -60,6 +64,7 @@ def study(
         seed: of samples and bootstrap.
         title: of the report.
         intro: a paragraph before the clips.
+        limits: the error and the confidence that the safe horizon is for.
         progress: called with (stretches done, stretches).
         settings: further arguments of `foreworld.eval.evaluate_open_loop`.
 
@@ -76,8 +81,11 @@ def study(
     found = evaluate(
         run.model, heldout, train, horizon=horizon, context=context, seed=seed, progress=progress, **settings
     )
-    episodes, starts = spread_starts(heldout, context, horizon, CLIPS)
-    dreams = dream(run.model, heldout, episodes, starts, context, horizon, seed)
+    answers = answer(run.model, found, heldout, limits, seed)
+    dreams: list[Dream] = []
+    if "decode" in run.model.provides:
+        episodes, starts = spread_starts(heldout, context, horizon, CLIPS)
+        dreams = dream(run.model, heldout, episodes, starts, context, horizon, seed)
     env = data.source.env or str(data.path)
     story = Story(
         title=title or f"{env}: dreams of a world model ({run.family})",
@@ -85,8 +93,8 @@ def study(
         history=read_metrics(run.path / METRICS),
         intro=intro,
     )
-    build_page(story, found, dreams).write(report)
-    return Study(env, found, dreams)
+    build_page(story, found, dreams, answers).write(report)
+    return Study(env, found, answers, dreams)
 
 
 def facts(run: Run, heldout: Dataset, train: Dataset) -> Mapping[str, str | int | float | None]:
@@ -110,8 +118,8 @@ def facts(run: Run, heldout: Dataset, train: Dataset) -> Mapping[str, str | int 
     }
 
 
-def rows_in_words(found: Evaluation) -> tuple[list[str], list[list[str | float | None]]]:
-    """Return the columns and rows of the table that the terminal shows."""
+def rows_in_words(found: Evaluation, answers: Answers) -> tuple[list[str], list[list[str | float | None]]]:
+    """Return the columns and rows of the table that the terminal shows; the last row is the safe horizon."""
     names = [MODEL, *found.main.baselines]
     columns = ["steps ahead", *(LABELS.get(name, name) for name in names), "skill", "95 % interval"]
     rows: list[list[str | float | None]] = []
@@ -123,4 +131,8 @@ def rows_in_words(found: Evaluation) -> tuple[list[str], list[list[str | float |
         at, every = step - 1, found.main.every
         skill, cells = every.skill, [float(every.errors[name].value[at]) for name in names]
         rows.append([str(step), *cells, float(skill.value[at]), f"{skill.low[at]:+.2f} to {skill.high[at]:+.2f}"])
-    return columns, rows
+    limits, trust = answers.limits, answers.trust
+    safe = "none" if trust is None else str(trust.horizon.safe)
+    sure = f"{limits.confidence:.0%} sure: at most {limits.violation_rate:.0%} exceed {limits.max_error:g}"
+    why = sure if trust is not None else answers.no_trust
+    return columns, [*rows, ["safe horizon", safe, *[None] * len(names), why]]

@@ -29,7 +29,9 @@ from foreworld.report import (
     table,
     trace_plots,
 )
+from foreworld.studies.answers import Answers
 from foreworld.studies.dreams import Dream
+from foreworld.studies.trust_page import trust_sections
 
 LABELS = {
     MODEL: "the model",
@@ -63,20 +65,22 @@ class Story:
     intro: str = ""
 
 
-def build_page(story: Story, found: Evaluation, dreams: Sequence[Dream]) -> Page:
+def build_page(story: Story, found: Evaluation, dreams: Sequence[Dream], answers: Answers) -> Page:
     """Compose the report of an evaluation.
 
     Args:
         story: title, facts and training metrics.
         found: the evaluation.
-        dreams: stretches to show.
+        dreams: stretches to show; none of a model that cannot decode.
+        answers: the conclusions.
 
     Returns:
         A page, to be written with `write`.
     """
     blocks = [
-        _looks(story, found, dreams),
+        *([_looks(story, found, dreams, answers.safe_steps)] if dreams else []),
         section("How wrong, and is that better than a guess?", *_accuracy(found)),
+        *trust_sections(found, answers),
     ]
     if found.main.actions is not None:
         blocks.append(section("Does the dream obey the actions?", *_obedience(found, found.main.actions)))

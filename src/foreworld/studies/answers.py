@@ -1,0 +1,181 @@
+"""From an evaluation to answers: how far to trust it, what its spread knows, and whether it ranks plans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from foreworld.core.errors import ForeworldError
+from foreworld.data import Dataset
+from foreworld.envs import builder
+from foreworld.eval import Calibration, Counterfactual, Evaluation, Trust, calibrate, counterfactual, measure_trust
+from foreworld.rollout import branch
+
+SEQUENCES, STEPS, REPEAT = 32, 15, 3.0
+"""Action sequences from one restored state, their steps, and how long a random action is held on average."""
+
+ONE_MODEL = (
+    "This is one model: its samples say nothing about what it has not learned. Five members divide the error by 2.2 at "
+    "best, if theirs were independent; `foreworld train --preset ensemble` measures what they really do."
+)
+
+RECORDED = ("num_envs", "repeat", "faults")
+"""What a dataset's source holds beside the options of its environment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a user can live with.
+
+    Attributes:
+        max_error: the largest error, in units of the deviation.
+        confidence: of the safe horizon and of all intervals.
+        violation_rate: share of new episodes that may exceed the error within the horizon.
+        latency: seconds that planning takes; None if unknown.
+        states: restored states from which plans are ranked; 0 for none.
+    """
+
+    max_error: float = 0.2
+    confidence: float = 0.95
+    violation_rate: float = 0.1
+    latency: float | None = None
+    states: int = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What an evaluation means for someone who wants to use the model; what cannot be said has a reason.
+
+    Attributes:
+        limits: what was asked.
+        trust: safe horizon, bands, growth, replanning.
+        no_trust: why there is none.
+        calibration: what the spread of samples or members knows.
+        no_calibration: why there is none.
+        ensemble: whether the predictions are those of an ensemble's members, or samples of one model.
+        counterfactual: how plans are ranked.
+        no_counterfactual: why they are not.
+    """
+
+    limits: Limits
+    trust: Trust | None
+    no_trust: str
+    calibration: Calibration | None
+    no_calibration: str
+    ensemble: bool
+    counterfactual: Counterfactual | None
+    no_counterfactual: str
+
+    @property
+    def safe_steps(self) -> int | None:
+        """The safe horizon, if there is one."""
+        return None if self.trust is None else self.trust.horizon.safe.steps
+
+    def to_json(self, steps: tuple[int, ...] = (1, 10, 50)) -> dict[str, Any]:
+        """Return plain values; what is missing has a reason.
+
+        Args:
+            steps: where to list bands and calibration.
+        """
+        return {
+            "trust": {"reason": self.no_trust} if self.trust is None else self.trust.to_json(steps),
+            "calibration": {"reason": self.no_calibration}
+            if self.calibration is None
+            else {"of": "members" if self.ensemble else "samples"} | self.calibration.to_json(steps),
+            "counterfactual": {"reason": self.no_counterfactual}
+            if self.counterfactual is None
+            else self.counterfactual.to_json(),
+        }
+
+    def in_words(self) -> str:
+        """Say it in a few sentences, one a line."""
+        said = [f"No safe horizon: {self.no_trust}." if self.trust is None else self.trust.in_words()]
+        if self.calibration is not None:
+            said.append(self.calibration.in_words())
+        if not self.ensemble:
+            said.append(ONE_MODEL)
+        said.append(
+            f"Plans are not ranked: {self.no_counterfactual}."
+            if self.counterfactual is None
+            else self.counterfactual.in_words()
+        )
+        return "\n".join(said)
+
+
+def answer(model: Any, found: Evaluation, data: Dataset, limits: Limits | None = None, seed: int = 0) -> Answers:
+    """Draw the conclusions of an evaluation.
+
+    Args:
+        model: the one that was evaluated.
+        found: its evaluation.
+        data: the held-out episodes; the environment they name is opened to rank plans in it.
+        limits: what the user can live with.
+        seed: of every choice and resample.
+
+    Returns:
+        The answers; too little data, or a world that cannot be restored, is a reason and not an error.
+    """
+    limits = limits or Limits()
+    part, episode, dt = found.main, found.episode, found.seconds_per_step
+    rates = {"confidence": limits.confidence, "violation_rate": limits.violation_rate, "seed": seed}
+    trust, no_trust = _or_reason(
+        lambda: measure_trust(
+            part.errors,
+            episode,
+            dt,
+            max_error=limits.max_error,
+            latency=None if dt is None else limits.latency,
+            cut=~found.ended,
+            **rates,
+        )
+    )
+    calibration, no_calibration = _or_reason(
+        lambda: calibrate(part.spread, part.errors, episode, limits.max_error, **rates)
+    )
+    ranked, no_ranked = _or_reason(lambda: rank_plans(model, data, limits, found.context, found.samples, seed))
+    return Answers(
+        limits=limits,
+        trust=trust,
+        no_trust=no_trust,
+        calibration=calibration,
+        no_calibration=no_calibration,
+        ensemble="spread" in model.provides,
+        counterfactual=ranked,
+        no_counterfactual=no_ranked,
+    )
+
+
+def rank_plans(model: Any, data: Dataset, limits: Limits, context: int, samples: int, seed: int) -> Counterfactual:
+    """Open the environment of a dataset, and let a model rank action sequences from restored states of it.
+
+    Raises:
+        ForeworldError: it cannot be opened or restored, or the model predicts no reward.
+    """
+    if limits.states < 1:
+        raise ForeworldError("it was not asked for")
+    if model.spec.action is None:
+        raise ForeworldError("there are no actions to choose from")
+    options = {name: value for name, value in data.source.options.items() if name not in RECORDED}
+    env = builder(data.source.env, **options)()
+    try:
+        found = branch(
+            env,
+            model.spec,
+            starts=limits.states,
+            sequences=SEQUENCES,
+            context=context,
+            horizon=STEPS,
+            repeat=REPEAT,
+            seed=seed,
+        )
+        return counterfactual(model, found, samples=samples, confidence=limits.confidence, seed=seed)
+    finally:
+        env.close()
+
+
+def _or_reason(measure: Any) -> tuple[Any, str]:
+    """Return what a measurement finds, or None and why there is nothing."""
+    try:
+        return measure(), ""
+    except ForeworldError as reason:
+        return None, str(reason)

@@ -1,0 +1,96 @@
+"""Ranking of action sequences, on returns whose order is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from foreworld.core import Segment, Spec, Step
+from foreworld.core.errors import MissingCapability
+from foreworld.envs import builder
+from foreworld.eval.counterfactual import compare_rankings, counterfactual
+from foreworld.rollout import branch
+from foreworld.worlds import build
+
+
+def returns(states: int = 40, sequences: int = 32) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(states, sequences))
+
+
+def test_the_truth_ranks_perfectly_its_negative_worst_and_noise_like_a_coin() -> None:
+    real = returns()
+    perfect = compare_rankings(real, real)
+    assert perfect.tau is not None and perfect.regret is not None and perfect.gap is not None
+    assert float(perfect.tau.value) == 1 and float(perfect.regret.value) == 0 and float(perfect.gap.value) == 0
+    worst = compare_rankings(-real, real)
+    assert worst.tau is not None and float(worst.tau.value) == -1
+    assert worst.regret is not None and float(worst.regret.value) > 1.5
+    noise = compare_rankings(np.random.default_rng(1).normal(size=real.shape), real)
+    assert noise.tau is not None and noise.tau.low < 0 < noise.tau.high
+    assert noise.regret is not None and noise.regret.low < 1 < noise.regret.high
+
+
+def test_the_exploitation_gap_is_the_optimism_of_the_favourite_not_a_common_bias() -> None:
+    real = returns()
+    shifted = compare_rankings(real + 100, real)
+    assert shifted.gap is not None and float(shifted.gap.value) == pytest.approx(0, abs=1e-9)
+    lucky = np.random.default_rng(1).normal(size=real.shape)
+    noisy = compare_rankings(real + lucky, real)
+    chosen = (real + lucky).argmax(1)
+    expected = ((lucky[np.arange(40), chosen] - lucky.mean(1)) / real.std(1)).mean()
+    assert noisy.gap is not None and float(noisy.gap.value) == pytest.approx(expected)
+    assert noisy.gap.low > 0.5
+
+
+def test_states_whose_sequences_all_earn_the_same_rank_nothing() -> None:
+    real = returns(8)
+    real[:5] = 1.0
+    found = compare_rankings(real, real)
+    assert found.tau is None and "in 3 of 8 states" in found.reason
+    assert found.to_json()["tau"] is None and found.in_words().startswith("Plans are not ranked")
+
+
+class TrueReward:
+    """The pendulum itself as a model: its state is angle and velocity."""
+
+    provides = frozenset({"reward"})
+
+    def __init__(self, sign: float) -> None:
+        self.world, self.sign = build("foreworld/Pendulum-v0"), sign
+
+    def initial(self, batch: int) -> Tensor:
+        return torch.zeros(batch, 3, dtype=torch.float64)
+
+    def observe(self, state: Tensor, segment: Segment) -> Tensor:
+        sine, cosine, speed = segment.obs["obs"].double().unbind(-1)
+        return torch.stack([torch.atan2(sine, cosine), speed, torch.zeros_like(speed)], -1)
+
+    def step(self, state: Tensor, action: Tensor) -> Tensor:
+        torque = 5.0 * action.double().numpy()
+        before = state[:, :2].numpy()
+        after = self.world.step(before, torque)
+        paid = self.world.reward(before, torque, after)  # type: ignore[attr-defined]
+        return torch.from_numpy(np.concatenate([after, paid[:, None]], 1))
+
+    def read(self, state: Tensor) -> Step:
+        return Step(feat=state, reward=self.sign * state[..., 2])
+
+
+def test_a_perfect_model_of_a_world_ranks_as_the_world_does() -> None:
+    env = builder("foreworld/Pendulum-v0")()
+    spec = Spec.from_space(env.observation_space, env.action_space)
+    settings = {"starts": 6, "sequences": 10, "context": 3, "horizon": 8, "repeat": 3.0, "seed": 0}
+    found = counterfactual(TrueReward(1.0), branch(env, spec, **settings), samples=1)
+    assert found.tau is not None and float(found.tau.value) > 0.99
+    assert np.allclose(found.predicted, found.realised, rtol=1e-3)
+    upside_down = counterfactual(TrueReward(-1.0), branch(env, spec, **settings), samples=1)
+    assert upside_down.tau is not None and float(upside_down.tau.value) < -0.99
+
+
+def test_a_model_without_reward_cannot_rank() -> None:
+    model = TrueReward(1.0)
+    model.provides = frozenset()
+    with pytest.raises(MissingCapability, match="reward"):
+        counterfactual(model, [])
