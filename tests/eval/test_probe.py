@@ -18,7 +18,10 @@ SPEC = Spec(
     obs={"obs": Space(kind="vector", shape=(2,), dtype="float32")},
     action=Space(kind="vector", shape=(1,), dtype="float32", low=(-1.0,), high=(1.0,)),
 )
-TRUTH = {"state": Space(kind="vector", shape=(3,), dtype="float32"), "mode": Space(kind="discrete", shape=(), dtype="int64", classes=(2,), start=(0,))}  # fmt: skip
+TRUTH = {
+    "state": Space(kind="vector", shape=(3,), dtype="float32"),
+    "mode": Space(kind="discrete", shape=(), dtype="int64", classes=(2,), start=(0,)),
+}
 
 
 class Turning:
@@ -49,7 +52,7 @@ class Turning:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Turns; the state is the point, linear in the observation, and x times y, which is not; one entry never changes."""
+    """Turns; the state is the point, linear in the observation, x times y, which is not, and what never changes."""
     rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("probe") / "turns"
     with Writer(path, SPEC, truth=TRUTH) as writer:
         for _ in range(40):

@@ -11,6 +11,7 @@ import foreworld as fw
 from foreworld.eval.predictors import Past
 from foreworld.eval.quantities import expected, named, truth_spaces
 from foreworld.eval.simulator import noisy_simulator, perturbed, simulator_of
+from foreworld.rollout import record
 from foreworld.studies.evaluation import references
 from foreworld.worlds import Balls, Pendulum, build
 
@@ -40,7 +41,7 @@ def test_without_noise_it_repeats_what_happened(tmp_path: Path) -> None:
 
 
 def test_parameters_of_a_world_are_kept_from_the_recording(tmp_path: Path) -> None:
-    data = fw.collect("foreworld/FreePendulum-v0", episodes=2, max_steps=5, out=tmp_path / "moon", gravity=1.62)
+    data = record("foreworld/FreePendulum-v0", episodes=2, max_steps=5, out=tmp_path / "moon", gravity=1.62)
     assert simulator_of(data) == build("foreworld/FreePendulum-v0", gravity=1.62)
     assert simulator_of(fw.collect("CartPole-v1", episodes=1, out=tmp_path / "cart")) is None
     assert list(references(data)) == ["noisy_simulator"]

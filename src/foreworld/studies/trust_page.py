@@ -98,7 +98,7 @@ def _growth(trust: Trust) -> list[Html]:
     return [
         figure(
             Plot(lines=tuple(lines), x_label="imagined step", y_label="error / deviation", y_log=True),
-            "The law by which the error grows, beside the closed form, which assumes independent errors that never heal.",
+            "The law by which errors grow, beside the closed form, which assumes independent errors that never heal.",
         ),
         table(
             ["law", "form", "miss on held-out episodes"], rows, "Laws tried; the miss is of the logarithm of the error."
