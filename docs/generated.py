@@ -19,6 +19,7 @@ from foreworld.cli.main import VERBS, main
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "benchmarks" / "results" / "demo-seed0.json"
+ENSEMBLE = ROOT / "benchmarks" / "results" / "ensemble.json"
 MARK = re.compile(r"^<!-- generated: (?P<name>[a-z-]+) -->$", re.MULTILINE)
 HELP_WIDTH = "88"
 
@@ -82,6 +83,22 @@ def errors(cells: dict[str, dict[str, Any]]) -> str:
     return table(head, rows)
 
 
+def ensemble() -> str:
+    """Return the errors of an ensemble beside those of its members, and the factor between them."""
+    names = ("ensemble", "member", "best_member", *BASELINES)
+    rows = [
+        [
+            step,
+            *(f"{cell[name]:.3f}" for name in names),
+            f"{number(cell['factor'])} ({number(cell['factor_min'])} to {number(cell['factor_max'])})",
+            number(cell["correlation"]),
+        ]
+        for step, cell in json.loads(ENSEMBLE.read_text())["horizons"].items()
+    ]
+    head = ["steps ahead", "ensemble", "one member", "best member", "copy last", "mean", "linear model"]
+    return table([*head, "factor (least and greatest)", "correlation"], rows)
+
+
 def verbs() -> str:
     """Return the table of verbs."""
     return table(["verb", "what it does"], [[f"[`{verb}`](#{verb})", what] for verb, what in VERBS.items()])
@@ -137,6 +154,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "demo-errors": demo_errors,
     "demo-changed": demo_changed,
     "demo-actions": demo_actions,
+    "ensemble": ensemble,
     "verbs": verbs,
     "helps": helps,
     "sizes": sizes,
