@@ -20,6 +20,7 @@ from foreworld.cli.main import VERBS, main
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "benchmarks" / "results" / "demo-seed0.json"
+ENSEMBLE = ROOT / "benchmarks" / "results" / "ensemble.json"
 MARK = re.compile(r"^<!-- generated: (?P<name>[a-z-]+) -->$", re.MULTILINE)
 HELP_WIDTH = 86
 
@@ -81,6 +82,22 @@ def errors(cells: dict[str, dict[str, Any]]) -> str:
         for step, cell in cells.items()
     ]
     return table(head, rows)
+
+
+def ensemble() -> str:
+    """Return the errors of an ensemble beside those of its members, and the factor between them."""
+    names = ("ensemble", "member", "best_member", *BASELINES)
+    rows = [
+        [
+            step,
+            *(f"{cell[name]:.3f}" for name in names),
+            f"{number(cell['factor'])} ({number(cell['factor_min'])} to {number(cell['factor_max'])})",
+            number(cell["correlation"]),
+        ]
+        for step, cell in json.loads(ENSEMBLE.read_text())["horizons"].items()
+    ]
+    head = ["steps ahead", "ensemble", "one member", "best member", "copy last", "mean", "linear model"]
+    return table([*head, "factor (least and greatest)", "correlation"], rows)
 
 
 def verbs() -> str:
@@ -145,6 +162,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "demo-errors": demo_errors,
     "demo-changed": demo_changed,
     "demo-actions": demo_actions,
+    "ensemble": ensemble,
     "verbs": verbs,
     "helps": helps,
     "sizes": sizes,

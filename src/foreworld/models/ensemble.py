@@ -121,7 +121,7 @@ class Ensemble(nn.Module):
         made = cls.__new__(cls)
         nn.Module.__init__(made)
         made._hold(first.spec, EnsembleConfig(member=first.family, members=len(models), each=first.config), models)
-        made.to(next(iter(first.state_dict().values())).device)
+        made.to(tree.leaves(first.initial(1))[0].device)
         made.fit_unit(segments)
         return made.eval()
 
@@ -189,12 +189,12 @@ class Ensemble(nn.Module):
         lead = self._lead(state)
         if "decode" in self.provides:
             shown = self.decode_members(state)
-            variances = [shown[key].var(lead).flatten(lead) for key, _ in self._spaces]
+            parts = [shown[key] for key, _ in self._spaces]
         else:
-            rewards = torch.stack([model.read(own).reward for model, own in self._pairs(state)], lead)
-            variances = [rewards.var(lead).unsqueeze(-1)]
-        units = self.unit.split([value.shape[-1] for value in variances])
-        squares = [(value / unit.square()).sum(-1) for value, unit in zip(variances, units, strict=True)]
+            parts = [torch.stack([model.read(own).reward for model, own in self._pairs(state)], lead)]
+        variances = [part.var(lead).reshape(*part.shape[:lead], -1) for part in parts]
+        units = self.unit.split([variance.shape[-1] for variance in variances])
+        squares = [(variance / unit.square()).sum(-1) for variance, unit in zip(variances, units, strict=True)]
         # the root has no gradient at 0, where all members agree
         return (torch.stack(squares).sum(0) / len(self.unit)).clamp(min=1e-24).sqrt()
 
