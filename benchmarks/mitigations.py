@@ -53,9 +53,8 @@ def main() -> None:
         return
     for row in rows:
         effect = f"{float(row.effect.value):.3f} ({float(row.effect.low):.3f} to {float(row.effect.high):.3f})"
-        print(
-            f"{row.remedy}: {row.off} -> {row.on}; {row.measure}: {row.without:.3f} -> {row.with_it:.3f}, {effect}: {row.verdict}"
-        )
+        change = f"{row.without:.3f} -> {row.with_it:.3f}, {effect}: {row.verdict}"
+        print(f"{row.remedy}: {row.off} -> {row.on}; {row.measure}: {change}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from foreworld.core import Losses, Segment, Space, Spec, Step, deterministic, fr
 from foreworld.core.errors import ConfigError, MissingCapability, UnknownName
 from foreworld.core.registry import load as find
 from foreworld.data import Dataset
-from foreworld.eval.predictors import open_loop
+from foreworld.eval.predictors import Past, open_loop
 from foreworld.models.ensemble import Ensemble, EnsembleConfig
 from foreworld.models.linear import Linear, LinearConfig
 from foreworld.models.rssm import RSSM, RSSMConfig
@@ -461,7 +461,8 @@ def test_the_ensemble_is_nearer_to_the_truth_than_its_members(tmp_path: Path) ->
     assert segment.prev_action is not None
     actions = segment.prev_action[:, 10:]
     with deterministic(), torch.no_grad():
-        found = [open_loop(one)(context, actions, 20)["obs"] for one in (model, *model.models)]
+        past = Past(rows=context, truth={}, actions=actions, horizon=20)
+        found = [open_loop(one)(past)["obs"].mean(1) for one in (model, *model.models)]
         spread = imagine(model, last(model, context), actions, keep=("spread",)).spread
     assert spread is not None
     together, *alone = [float(((shown - truth) / model.unit).square().mean().sqrt()) for shown in found]

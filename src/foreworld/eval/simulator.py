@@ -66,12 +66,13 @@ def perturbed(world: World, rng: np.random.Generator, amount: float) -> World:
         ConfigError: the world refuses all such parameters.
     """
     given = {field.name: getattr(world, field.name) for field in fields(cast(Any, world)) if field.name != "dt"}
-    for _ in range(TRIES):
+    for attempt in range(TRIES):
         try:
             return replace(cast(Any, world), **{name: _off(value, rng, amount) for name, value in given.items()})
-        except ConfigError as fault:
-            refused = fault
-    raise refused
+        except ConfigError:
+            if attempt == TRIES - 1:
+                raise
+    raise AssertionError("not reached")
 
 
 def _off(value: Any, rng: np.random.Generator, amount: float) -> Any:

@@ -196,7 +196,8 @@ def _others(found: Evaluation) -> Html:
                     part.quantity.note,
                 ]
             )
-    rows += [[name, "", None, None, None, None, reason] for name, reason in found.missing.items()]
+    for name, reason in found.missing.items():
+        rows.append([name, "", None, None, None, None, reason])
     heads = ["quantity", "steps ahead", "the model", "best baseline", LABELS[TEACHER], LABELS[FLOOR], "note"]
     return table(heads, rows, "Everything that the model predicts, each in units of its own deviation.")
 

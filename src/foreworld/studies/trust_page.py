@@ -8,7 +8,8 @@ import numpy as np
 
 from foreworld.eval import Calibration, Counterfactual, Evaluation, Trust
 from foreworld.eval.probe import in_words as probes_in_words
-from foreworld.ops import Interval, cumulative_error
+from foreworld.ops import Interval
+from foreworld.ops.compounding import cumulative_error
 from foreworld.report import Html, Line, Marker, Plot, figure, grid, paragraph, section, table
 from foreworld.studies.answers import Answers
 
