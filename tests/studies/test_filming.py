@@ -12,10 +12,10 @@ import torch
 
 import foreworld as fw
 from foreworld.core import Space
-from foreworld.core.errors import MissingCapability
+from foreworld.core.errors import MissingCapability, SpecError
 from foreworld.data import Dataset, Episode, Writer
 from foreworld.studies.dreams import dream
-from foreworld.studies.filming import can_film
+from foreworld.studies.filming import can_film, write_dream
 from foreworld.train.videos import list_videos
 
 av = pytest.importorskip("av")
@@ -80,6 +80,13 @@ def test_of_stacked_frames_the_newest_is_shown(tmp_path: Path) -> None:
     found = dream(small(data), data, [0], [3], context=2, horizon=3)[0].clip("obs")
     np.testing.assert_array_equal(found.real[:, 0], data.raw(0)["obs/obs"][3:8, 3])
     assert found.dreamed.shape == found.real.shape == (5, 1, 64, 64)
+
+
+def test_an_unknown_image_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    data = written(tmp_path / "data", IMAGE)
+    found = dream(small(data), data, [0], [0], context=2, horizon=2)[0]
+    with pytest.raises(SpecError, match=r"unknown image observation 'front'.*obs"):
+        write_dream(found, tmp_path / "none.mp4", "front")
 
 
 def test_who_cannot_decode_is_not_filmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

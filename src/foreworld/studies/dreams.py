@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from foreworld.core import Spec, require, seeded, tree
+from foreworld.core.errors import SpecError
+from foreworld.core.registry import unknown
 from foreworld.data import Dataset
 from foreworld.eval.quantities import expected
 from foreworld.report import Clip, Trace
@@ -40,7 +42,13 @@ class Dream:
     start: int
 
     def clip(self, key: str, trusted: int | None = None) -> Clip:
-        """Return an image observation as a clip, with the safe horizon if there is one."""
+        """Return an image observation as a clip, with the safe horizon if there is one.
+
+        Raises:
+            SpecError: no image observation has that name; those that do are listed.
+        """
+        if key not in self.spec.images:
+            raise SpecError(unknown("image observation", key, self.spec.images))
         return Clip(
             real=_pixels(self.real[key]),
             dreamed=_pixels(self.dreamed[key]),

@@ -30,6 +30,7 @@ def write_dream(found: Dream, path: Path, key: str | None = None, fps: float = F
 
     Raises:
         MissingExtra: PyAV or Pillow is not installed.
+        SpecError: no image has that key.
     """
     images = found.spec.images
     return write_video(path, clip_frames(found.clip(key or images[0])) if images else trace_frames(found.trace()), fps)

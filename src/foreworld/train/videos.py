@@ -22,7 +22,7 @@ NAME = "dream"
 Film = Callable[[TrainableModel[Any], Path], object]
 """Called with (model in evaluation mode, path); writes a video there, .mp4, whole or not at all."""
 
-_STEP = re.compile(r"([0-9]{8,18})\.mp4")
+_STEP = re.compile(r"[0-9]{8,18}\.mp4")
 
 
 class Videos:
@@ -30,7 +30,7 @@ class Videos:
 
     The training notices nothing: torch's random state and the training mode are put back. A film that fails is
     named once on stderr and tried again at the next checkpoint. Videos of steps after the one that a run resumes
-    from are removed, as are unfinished ones.
+    from are removed, as are unfinished ones. A kill between a checkpoint and its video loses that video.
 
     Args:
         film: makes the video; None for no videos.
