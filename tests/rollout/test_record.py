@@ -23,7 +23,7 @@ def test_rows_are_what_the_world_shows(tmp_path: Path) -> None:
     assert list(data.spec.obs) == ["obs", "image"] and data.spec.obs["image"].shape == (3, 32, 32)
     world = Fork(size=32)
     for episode in range(5):
-        raw, truth = data.raw(episode), data.truth(episode)["state"][0].numpy()
+        raw, truth = data.raw(episode), data.truth([episode], [0], 25)["state"][0].numpy()
         assert np.array_equal(raw["obs/obs"], truth[:, :2])
         assert np.abs(raw["obs/image"].astype(int) - world.render(truth.astype(float))).max() <= 1
         assert not raw["reward"].any() and not raw["is_terminal"].any()

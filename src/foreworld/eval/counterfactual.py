@@ -11,7 +11,7 @@ import torch
 
 from foreworld.core import require, seeded, tree
 from foreworld.eval.predictors import last_state
-from foreworld.eval.quantities import predicted_return
+from foreworld.eval.quantities import device_of, predicted_return
 from foreworld.ops import Interval, bootstrap, kendall
 from foreworld.rollout import Branches, imagine
 
@@ -91,9 +91,9 @@ def counterfactual(
         with seeded(seed):
             count = len(found.actions)
             start = tree.repeat(last_state(model, found.context), count * samples)
-            dream = imagine(model, start, found.actions.repeat_interleave(samples, 0))
+            dream = imagine(model, start, found.actions.repeat_interleave(samples, 0).to(device_of(model)))
         assert dream.reward is not None
-        returns = predicted_return(dream.reward, dream.cont)[:, -1]
+        returns = predicted_return(dream.reward, dream.cont)[:, -1].cpu()
         predicted.append(returns.view(count, samples).mean(1).numpy())
         realised.append(found.returns)
     return compare_rankings(np.stack(predicted), np.stack(realised), confidence=confidence, seed=seed)

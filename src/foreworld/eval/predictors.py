@@ -13,7 +13,16 @@ from foreworld.core import Segment, Space, Spec, seeded, tree
 from foreworld.core.spaces import TRUTH
 from foreworld.data import Dataset
 from foreworld.eval.probe import Probe
-from foreworld.eval.quantities import LATENT, RETURN, expected, named, predicted_return, real_rows, truth_spaces
+from foreworld.eval.quantities import (
+    LATENT,
+    RETURN,
+    device_of,
+    expected,
+    named,
+    predicted_return,
+    real_rows,
+    truth_spaces,
+)
 from foreworld.eval.windows import random_windows
 from foreworld.rollout import imagine
 
@@ -65,11 +74,11 @@ def open_loop(
         context = past.rows if rows is None else past.rows.rows(count - rows, count)
         with seeded(seed):
             start = tree.repeat(last_state(model, context), samples)
-            actions = None if past.actions is None else past.actions.repeat_interleave(samples, 0)
+            actions = None if past.actions is None else past.actions.repeat_interleave(samples, 0).to(device_of(model))
             dream = imagine(model, start, actions, past.horizon, keep=("states",))
-        said = _said(dream.feat, dream.reward, dream.cont, {}, probes)
+        said = _said(dream.feat, dream.reward, dream.cont, probes)
         found = {name: value.unflatten(0, (-1, samples)) for name, value in said.items()}
-        return found | _decoded(model, dream.states, samples)
+        return found | tree.to(_decoded(model, dream.states, samples), "cpu")
 
     return predict
 
@@ -91,6 +100,7 @@ def watched(
         The floor: the same quantities read off the states that have seen the row, which no prediction can beat.
         The features after the last row of the context, [B, D].
     """
+    segment = tree.to(segment, device_of(model))
     states = model.observe(model.initial(segment.batch), segment)
     before = tree.flatten_time(tree.index(states, (slice(None), slice(context - 1, -1))))
     action = None if segment.prev_action is None else segment.prev_action[:, context:].flatten(0, 1)
@@ -99,7 +109,7 @@ def watched(
     forced = _read(model, tree.map(lambda leaf: leaf.unflatten(0, shape), after), probes)
     floor = _read(model, tree.index(states, (slice(None), slice(context, None))), probes)
     last = model.read(tree.index(states, (slice(None), context - 1))).feat
-    return forced, floor, last.flatten(1).float()
+    return forced, floor, last.flatten(1).float().cpu()
 
 
 def copy_last(spaces: Mapping[str, Space]) -> Predictor:
@@ -180,7 +190,7 @@ def together(*predictors: Predictor) -> Predictor:
 
 def last_state(model: Any, context: Segment) -> Any:
     """Filter a context from the initial state; return the state after its last row, leaves [B, ...]."""
-    states = model.observe(model.initial(context.batch), context)
+    states = model.observe(model.initial(context.batch), tree.to(context, device_of(model)))
     return tree.index(states, (slice(None), -1))
 
 
@@ -207,15 +217,15 @@ def _decoded(model: Any, states: Any, samples: int) -> Forecast:
 def _read(model: Any, states: Any, probes: Probes | None) -> Forecast:
     """Read every quantity off the states of a stretch, leaves [B, H, ...]."""
     step = model.read(states)
-    obs = model.decode(states) if "decode" in model.provides else {}
-    return {name: value.unsqueeze(1) for name, value in _said(step.feat, step.reward, step.cont, obs, probes).items()}
+    said = _said(step.feat, step.reward, step.cont, probes)
+    said |= tree.to(model.decode(states), "cpu") if "decode" in model.provides else {}
+    return {name: value.unsqueeze(1) for name, value in said.items()}
 
 
-def _said(
-    feat: Tensor, reward: Tensor | None, cont: Tensor | None, obs: Mapping[str, Tensor], probes: Probes | None
-) -> dict[str, Tensor]:
-    """Name what was read off a stretch, [B, H, ...]; rewards become the sum so far."""
-    said = dict(obs) | {name: probe(feat) for name, probe in (probes or {}).items()}
+def _said(feat: Tensor, reward: Tensor | None, cont: Tensor | None, probes: Probes | None) -> dict[str, Tensor]:
+    """Name what was read off a stretch, [B, H, ...] on the CPU; rewards become the sum so far."""
+    feat = feat.cpu()
+    said = {name: probe(feat) for name, probe in (probes or {}).items()}
     if reward is not None:
-        said[RETURN] = predicted_return(reward, cont)
+        said[RETURN] = predicted_return(reward, cont).cpu()
     return said | {LATENT: feat.flatten(2).float()}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from foreworld.core import Space, seeded
 from foreworld.core.spaces import TRUTH
 from foreworld.data import Dataset
-from foreworld.eval.quantities import expected, named, real_rows, truth_spaces
+from foreworld.eval.quantities import expected, features, named, real_rows, truth_spaces
 from foreworld.eval.windows import Windows, choose_windows, random_windows
 from foreworld.ops.regress import merge, moments, ridge
 
@@ -105,7 +105,7 @@ def _encoded(
     model: Any, data: Dataset, windows: Windows, spaces: Mapping[str, Space], batch: int
 ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
     for _, segment, truth in windows.batches(data, batch):
-        feat = model.read(model.observe(model.initial(segment.batch), segment)).feat
+        feat = features(model, segment)
         rows = real_rows(segment)
         rows[:, : segment.length // 4] = False
         values = expected(spaces, named(truth))

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from foreworld.core import Segment, Space
+from foreworld.core import Segment, Space, tree
 from foreworld.core.spaces import TRUTH
 from foreworld.data import Dataset
 from foreworld.eval.windows import Windows
@@ -81,7 +81,7 @@ def latent_quantity(model: Any, data: Dataset, windows: Windows, batch: int) -> 
     found, count = [], 0
     with torch.no_grad():
         for _, segment, _ in windows.batches(data, batch):
-            feat = model.read(model.observe(model.initial(segment.batch), segment)).feat
+            feat = features(model, segment)
             found.append(feat[real_rows(segment)].flatten(1))
             count += len(found[-1])
             if count >= LATENT_ROWS:
@@ -94,6 +94,18 @@ def latent_quantity(model: Any, data: Dataset, windows: Windows, batch: int) -> 
         "hardly varies is easy to predict"
     )
     return Quantity(name=LATENT, kind="latent", unit=variance.float(), deviation=float(variance.sqrt()), note=note)
+
+
+def features(model: Any, segment: Segment) -> Tensor:
+    """Return the features after every real row, [B, T, D], on the CPU."""
+    there = tree.to(segment, device_of(model))
+    return model.read(model.observe(model.initial(segment.batch), there)).feat.cpu()
+
+
+def device_of(model: Any) -> torch.device:
+    """Return where a model computes; data stay on the CPU."""
+    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return torch.device("cpu") if parameter is None else parameter.device
 
 
 def truth_spaces(data: Dataset) -> dict[str, Space]:
