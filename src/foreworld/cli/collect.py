@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,20 +10,26 @@ from pathlib import Path
 from foreworld.cli.options import parse, print_json, say
 from foreworld.core.errors import ConfigError, DataError
 from foreworld.core.interrupt import Interrupted, graceful
-from foreworld.envs import make
-from foreworld.rollout import collect
+from foreworld.data import Dataset
+from foreworld.envs import Tally, make
+from foreworld.rollout import collect, record
 from foreworld.train.log import Display
+from foreworld.worlds.catalogue import passive
 
 
 @dataclass(frozen=True, kw_only=True)
 class Collect:
     """Let a random policy act in an environment and store the episodes as a dataset.
 
+    A bundled world without actions is recorded as it goes on by itself.
+
     example: foreworld collect --env ALE/Freeway-v5 --episodes 10 --repeat 8 --out episodes
+
+    example: foreworld collect --env foreworld/Balls-v0 --episodes 50 --image-size 32 --out balls
     """
 
     env: str
-    """Gymnasium id, for example CartPole-v1 or ALE/Pong-v5."""
+    """Gymnasium id, for example CartPole-v1 or ALE/Pong-v5, or a bundled world; see `foreworld list envs`."""
     out: Path
     """Folder of the new dataset."""
     episodes: int | None = None
@@ -60,33 +67,13 @@ def run(argv: list[str]) -> None:
         raise ConfigError("give either --episodes or --steps")
     unit = "episodes" if args.episodes is not None else "steps"
     with graceful() as interruption, Display(f"collect {args.env}", unit, quiet=args.json) as display:
-        env = make(
-            args.env,
-            num_envs=min(args.num_envs, args.episodes or args.num_envs),
-            image_size=args.image_size,
-            keys=args.keys or None,
-            max_steps=args.max_steps,
-            workers=args.workers,
-            timeout=args.timeout,
-            fault_rate=args.fault_rate,
-        )
-        with closing(env):
-            try:
-                data = collect(
-                    env,
-                    episodes=args.episodes,
-                    steps=args.steps,
-                    out=args.out,
-                    seed=args.seed,
-                    repeat=args.repeat,
-                    overwrite=args.overwrite,
-                    progress=display.show,
-                    stop=lambda: interruption.requested,
-                )
-            except DataError:
-                if interruption.signal is None:
-                    raise
-                raise Interrupted(interruption.signal, "stopped before the first step; nothing is kept") from None
+        try:
+            gather = _recorded if passive(args.env) else _collected
+            data, tally = gather(args, display, lambda: interruption.requested)
+        except DataError:
+            if interruption.signal is None:
+                raise
+            raise Interrupted(interruption.signal, "stopped before the first step; nothing is kept") from None
     found = data.summary()
     if args.json:
         print_json(
@@ -95,8 +82,8 @@ def run(argv: list[str]) -> None:
                 "episodes": found.episodes,
                 "steps": found.steps,
                 "return": found.return_mean,
-                "faults": env.tally.faults,
-                "first_fault": env.tally.first,
+                "faults": tally.faults,
+                "first_fault": tally.first,
             }
         )
     else:
@@ -104,8 +91,53 @@ def run(argv: list[str]) -> None:
             f"{found.episodes} episodes, {found.steps} steps, mean return {found.return_mean:.3g}, "
             f"{found.bytes / 2**20:.1f} MiB in {args.out}"
         )
-        if any(env.tally.faults.values()):
-            counts = ", ".join(f"{number} {what}" for what, number in env.tally.faults.items() if number)
-            say(f"cut off by faults: {counts}{f'; the first: {env.tally.first}' if env.tally.first else ''}")
+        if any(tally.faults.values()):
+            counts = ", ".join(f"{number} {what}" for what, number in tally.faults.items() if number)
+            say(f"cut off by faults: {counts}{f'; the first: {tally.first}' if tally.first else ''}")
     if interruption.signal is not None:
         raise Interrupted(interruption.signal, f"stopped early; {found.episodes} episodes are kept in {args.out}")
+
+
+def _collected(args: Collect, display: Display, stop: Callable[[], bool]) -> tuple[Dataset, Tally]:
+    """Let the random policy act."""
+    env = make(
+        args.env,
+        num_envs=min(args.num_envs, args.episodes or args.num_envs),
+        image_size=args.image_size,
+        keys=args.keys or None,
+        max_steps=args.max_steps,
+        workers=args.workers,
+        timeout=args.timeout,
+        fault_rate=args.fault_rate,
+    )
+    with closing(env):
+        data = collect(
+            env,
+            episodes=args.episodes,
+            steps=args.steps,
+            out=args.out,
+            seed=args.seed,
+            repeat=args.repeat,
+            overwrite=args.overwrite,
+            progress=display.show,
+            stop=stop,
+        )
+    return data, env.tally
+
+
+def _recorded(args: Collect, display: Display, stop: Callable[[], bool]) -> tuple[Dataset, Tally]:
+    """Let a world go on by itself; nothing of it can fail."""
+    data = record(
+        args.env,
+        episodes=args.episodes,
+        steps=args.steps,
+        max_steps=args.max_steps,
+        image_size=args.image_size,
+        keys=args.keys or None,
+        out=args.out,
+        seed=args.seed,
+        overwrite=args.overwrite,
+        progress=display.show,
+        stop=stop,
+    )
+    return data, Tally()

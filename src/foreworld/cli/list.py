@@ -17,11 +17,12 @@ from foreworld.core.registry import names
 from foreworld.core.spaces import Space
 from foreworld.train.checkpoint import list_checkpoints
 from foreworld.train.run import CHECKPOINTS, CONFIG
+from foreworld.worlds.catalogue import WORLDS
 
 
 @dataclass(frozen=True, kw_only=True)
 class List:
-    """List what there is: model families with their sizes, environment prefixes, or the runs in a folder.
+    """List what there is: model families with their sizes, environments, or the runs in a folder.
 
     example: foreworld list models
 
@@ -63,9 +64,15 @@ def _models() -> tuple[list[str], list[list[str | int]]]:
 
 
 def _envs() -> tuple[list[str], list[list[str]]]:
-    rows = [["any Gymnasium id", "gymnasium", "CartPole-v1"]]
-    rows += [[f"{name}/...", "foreworld", f"{name}/Freeway-v5" if name == "ALE" else name] for name in names("envs")]
-    return ["id", "made by", "example"], rows
+    rows = [["any Gymnasium id", "gymnasium", "CartPole-v1", ""]]
+    for name in names("envs"):
+        if name == "foreworld":
+            rows += [[env_id, "foreworld", env_id, world.about] for env_id, world in WORLDS.items()]
+        elif name == "ALE":
+            rows.append(["ALE/...", "foreworld", "ALE/Freeway-v5", "an Atari 2600 game; pictures"])
+        else:
+            rows.append([f"{name}/...", "foreworld", name, ""])
+    return ["id", "made by", "example", "what it is"], rows
 
 
 def _runs(folder: Path) -> tuple[list[str], list[list[str | int]]]:

@@ -13,6 +13,7 @@ from foreworld.core.protocols import require as require
 from foreworld.core.randomness import deterministic as deterministic
 from foreworld.core.randomness import is_deterministic as is_deterministic
 from foreworld.core.randomness import seeded as seeded
+from foreworld.core.restore import Restorable as Restorable
 from foreworld.core.spaces import TRUTH as TRUTH
 from foreworld.core.spaces import Space as Space
 from foreworld.core.spaces import Spec as Spec

@@ -19,6 +19,7 @@ _BUILTIN: dict[str, dict[str, str]] = {
     "planners": {},
     "envs": {
         "ALE": "foreworld.envs.atari:make_atari",
+        "foreworld": "foreworld.envs.worlds:make_world",
     },
     "formats": {},
     "sinks": {

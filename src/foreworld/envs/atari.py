@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -10,6 +11,7 @@ from gymnasium import spaces
 
 from foreworld.core.errors import EnvironmentFault, MissingExtra, UnknownName
 from foreworld.core.registry import unknown
+from foreworld.core.restore import generator_from, generator_words, saved_fields
 from foreworld.envs.area import resize_area
 
 SCREEN_HZ = 60
@@ -111,6 +113,31 @@ class Atari(gym.Env[dict[str, np.ndarray], Any]):
     def render(self) -> np.ndarray:
         """Return the screen as it is, uint8 [210, 160, 3]."""
         return self._ale.getScreenRGB()
+
+    def save(self) -> dict[str, np.ndarray]:
+        """Return this moment: console and last two screens, frames played, random numbers of both."""
+        console = np.frombuffer(self._ale.cloneState(include_rng=True).serialize(), np.uint8).copy()
+        return {
+            "console": console,
+            "screens": self._screens.copy(),
+            "frames": np.array(self._frames),
+            "random": generator_words(self.np_random),
+        }
+
+    def restore(self, saved: Mapping[str, np.ndarray]) -> None:
+        """Put back a moment that the same game, with the same options, saved.
+
+        Raises:
+            DataError: saved by something else.
+        """
+        from ale_py import ALEState
+
+        shapes = {"console": None, "screens": self._screens.shape, "frames": (), "random": (6,)}
+        fields = saved_fields(saved, shapes)
+        self._ale.restoreState(ALEState(fields["console"].tobytes()))
+        self._screens[:] = fields["screens"]
+        self._frames = int(fields["frames"])
+        self.np_random = generator_from(fields["random"])
 
     def close(self) -> None:
         """Switch the console off."""

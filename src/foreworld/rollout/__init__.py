@@ -2,3 +2,4 @@
 
 from foreworld.rollout.collect import collect as collect
 from foreworld.rollout.imagine import imagine as imagine
+from foreworld.rollout.record import record as record

@@ -19,6 +19,8 @@ from foreworld.data.schema import Source
 from foreworld.data.store import Writer
 from foreworld.envs.make import make
 from foreworld.envs.vector import Rows, Vector
+from foreworld.rollout.record import record
+from foreworld.worlds.catalogue import passive
 
 Progress = Callable[[int, int], None]
 """Called with how much is done and how much there is to do."""
@@ -109,6 +111,8 @@ def collect(
     not favoured over the long ones still running. With `steps`, exactly so many actions are
     taken in all, and episodes still open at the end are kept as truncated.
 
+    A bundled world that takes no action, such as `foreworld/Lorenz63-v0`, is recorded instead: see `record`.
+
     Args:
         env: an environment id, or an open `Vector` (which stays open).
         policy: what chooses actions; None or `random` for uniformly random ones.
@@ -143,6 +147,8 @@ def collect(
         (3, 4)
     """
     budget = _budget(episodes, steps)
+    if isinstance(env, str) and passive(env):
+        return _record(env, policy, Path(out), episodes, steps, seed, max_steps, progress, stop, overwrite)
     if isinstance(env, Vector):
         if max_steps is not None:
             raise ConfigError("max_steps belongs to `make`: pass it where the environment is opened")
@@ -153,6 +159,33 @@ def collect(
         return _collect(opened, policy, Path(out), budget, seed, repeat, progress, stop, overwrite)
     finally:
         opened.close()
+
+
+def _record(
+    env: str,
+    policy: Policy | str | None,
+    out: Path,
+    episodes: int | None,
+    steps: int | None,
+    seed: int,
+    max_steps: int | None,
+    progress: Progress | None,
+    stop: Callable[[], bool] | None,
+    overwrite: bool,
+) -> Dataset:
+    if policy not in (None, "random"):
+        raise ConfigError(f"{env}: takes no action, so that a policy has nothing to decide; leave it out")
+    return record(
+        env,
+        out=out,
+        episodes=episodes,
+        steps=steps,
+        seed=seed,
+        max_steps=max_steps,
+        progress=progress,
+        stop=stop,
+        overwrite=overwrite,
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,114 @@
+"""The worlds by id, each with the parameters and the length of an episode that the id stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from foreworld.core.errors import ConfigError, UnknownName
+from foreworld.core.registry import unknown
+from foreworld.worlds.balls import Balls
+from foreworld.worlds.double_pendulum import DoublePendulum
+from foreworld.worlds.fork import Fork
+from foreworld.worlds.linear import Linear
+from foreworld.worlds.lorenz import Lorenz63
+from foreworld.worlds.pendulum import Pendulum
+from foreworld.worlds.world import World
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What an id stands for.
+
+    Attributes:
+        world: the world with its parameters.
+        steps: of an episode, unless told otherwise.
+        about: a few words.
+    """
+
+    world: World
+    steps: int
+    about: str
+
+
+WORLDS: Mapping[str, Entry] = {
+    "foreworld/Balls-v0": Entry(world=Balls(), steps=100, about="three elastic discs in a box; pictures, no actions"),
+    "foreworld/DampedPendulum-v0": Entry(
+        world=Pendulum(damping=0.5), steps=100, about="a pendulum that comes to rest; vectors, no actions"
+    ),
+    "foreworld/DoublePendulum-v0": Entry(
+        world=DoublePendulum(torque=10.0, damping=0.1), steps=200, about="torques at both joints; vectors"
+    ),
+    "foreworld/Fork-v0": Entry(
+        world=Fork(), steps=24, about="a ball turns left (70 %) or right by chance; pictures and vectors, no actions"
+    ),
+    "foreworld/FreeDoublePendulum-v0": Entry(
+        world=DoublePendulum(),
+        steps=200,
+        about="without friction, often chaotic; vectors, no actions",
+    ),
+    "foreworld/FreePendulum-v0": Entry(
+        world=Pendulum(), steps=100, about="a pendulum without friction; vectors, no actions"
+    ),
+    "foreworld/Linear-v0": Entry(
+        world=Linear(actions=2), steps=100, about="four numbers, two actions, spectral radius 0.97; vectors"
+    ),
+    "foreworld/Lorenz63-v0": Entry(
+        world=Lorenz63(), steps=200, about="the chaotic attractor of 1963; vectors, no actions"
+    ),
+    "foreworld/Pendulum-v0": Entry(
+        world=Pendulum(torque=5.0, damping=0.05), steps=200, about="a torque swings it up; vectors"
+    ),
+    "foreworld/PushBalls-v0": Entry(
+        world=Balls(push=6.0, drag=3.0), steps=100, about="three discs, one to be pushed into a corner; pictures"
+    ),
+    "foreworld/Rotation-v0": Entry(
+        world=Linear(modes=((1.0, 0.2), (1.0, 0.37))),
+        steps=100,
+        about="two turning planes, radius 1; vectors, no actions",
+    ),
+}
+"""Ids, each with its world."""
+
+
+def entry(env_id: str) -> Entry:
+    """Return what an id stands for.
+
+    Raises:
+        UnknownName: no world has that id; the message lists near matches.
+    """
+    if env_id not in WORLDS:
+        raise UnknownName(unknown("world", env_id, list(WORLDS)))
+    return WORLDS[env_id]
+
+
+def passive(env_id: str) -> bool:
+    """Return whether an id stands for a world that takes no action, so that there is nothing to decide in it."""
+    return env_id in WORLDS and WORLDS[env_id].world.action is None
+
+
+def build(env_id: str, *, image_size: int | None = None, **parameters: Any) -> World:
+    """Return a world by its id.
+
+    Args:
+        env_id: `foreworld/<World>-v0`, as `foreworld list envs` shows them.
+        image_size: side of its pictures, if it shows any; None for its own, 64.
+        **parameters: fields of the world that differ from what the id stands for.
+
+    Raises:
+        UnknownName: no world has that id.
+        ConfigError: a parameter that the world does not have, or a value that it refuses.
+
+    Example:
+        >>> build("foreworld/Pendulum-v0", gravity=1.62).gravity
+        1.62
+    """
+    world: Any = entry(env_id).world
+    known = [field.name for field in fields(world)]
+    for name in parameters:
+        if name not in known:
+            raise ConfigError(f"{env_id}: {unknown('parameter', name, known)}")
+    if image_size is not None and "size" in known:
+        parameters = {"size": image_size} | parameters
+    return replace(world, **parameters)
