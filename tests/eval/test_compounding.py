@@ -98,7 +98,7 @@ def test_growth_that_saturates_is_logistic() -> None:
     assert found.plateau is not None and float(found.plateau.value) == pytest.approx(1.4, rel=0.03)
     assert found.rate.per_step is not None
     assert float(found.rate.per_step.value) == pytest.approx(0.25, rel=0.02)
-    assert found.in_words().startswith("Errors double every 2.77 steps at first and level off at 1.3")
+    assert found.in_words().startswith("Errors double every 2.79 steps at first and level off at 1.38")
 
 
 def test_exact_match_gives_the_closed_form_of_the_article() -> None:

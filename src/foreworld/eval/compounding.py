@@ -27,6 +27,10 @@ SAME = 0.01
 FEW_ZEROS = 0.01
 """Up to this share of errors may be exactly 0 and be left out of a mean of logarithms."""
 
+CLOSE, LOOSE = 0.05, 0.15
+"""A law that misses the curve by no more than the first tells about the system; one that misses by more than the second
+is only the least bad."""
+
 REACHED = 1.5
 """A plateau above so many times the largest error seen is an extrapolation, not a measurement."""
 
@@ -40,6 +44,7 @@ class FittedLaw:
         parameters: by name, with intervals from a bootstrap over episodes.
         heldout: root mean square difference of the logarithms on episodes that were left out.
         heldout_folds: the mean square on each fold.
+        misfit: the same root mean square on the pooled curve that was fitted: what the law cannot follow.
         curve: [K] the fitted law.
     """
 
@@ -47,6 +52,7 @@ class FittedLaw:
     parameters: Mapping[str, Interval]
     heldout: float
     heldout_folds: np.ndarray
+    misfit: float
     curve: np.ndarray
 
 
@@ -104,8 +110,8 @@ class Growth:
         values = self.law.parameters
         if self.name == "exponential":
             return values["growth"] if values["growth"].value < 1 else None
-        told = self.name in ("closed_form", "root_closed_form") and self.adds_up and values["factor"].value < 1
-        return values["factor"] if told else None
+        told = self.name in ("closed_form", "root_closed_form") and self.adds_up and self.law.misfit <= CLOSE
+        return values["factor"] if told and values["factor"].value < 1 else None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; what is missing is None, with a reason beside it."""
@@ -115,7 +121,8 @@ class Growth:
             "growth_law": self.name,
             "growth_formula": self.law.law.formula,
             "growth_parameters": {name: _plain(value) for name, value in self.law.parameters.items()},
-            "growth_laws": {name: {"heldout": law.heldout} for name, law in self.laws.items()},
+            "growth_misfit": self.law.misfit,
+            "growth_laws": {name: {"heldout": law.heldout, "misfit": law.misfit} for name, law in self.laws.items()},
             "growth_rate": None if rate.per_step is None else float(rate.per_step.value),
             "growth_rate_interval": None if rate.per_step is None else _ends(rate.per_step),
             "growth_rate_per_second": None if rate.per_second is None else float(rate.per_second.value),
@@ -131,7 +138,12 @@ class Growth:
         }
 
     def in_words(self) -> str:
-        """Say in one sentence what the law means."""
+        """Say in one sentence what the law means, and whether it is more than the least bad."""
+        if self.law.misfit <= LOOSE:
+            return self._meaning()
+        return f"{self._meaning()} No law follows the errors closely: this one is off by {100 * self.law.misfit:.2g} %."
+
+    def _meaning(self) -> str:
         seen = self.curve[np.isfinite(self.curve)]
         low, high = float(seen.min()), float(seen.max())
         if high < 1.1 * low:
@@ -255,9 +267,14 @@ def _described(fit: LawFit, steps: np.ndarray, heldout: np.ndarray, confidence: 
         name: Interval(drawn[0], *np.nanquantile(drawn[1:], [tail, 1 - tail], method="nearest"))
         for name, drawn in fit.parameters.items()
     }
-    curve = np.exp(fit.log_curve(steps)[0])
-    miss = float(np.sqrt(heldout.mean()))
-    return FittedLaw(law=fit.law, parameters=parameters, heldout=miss, heldout_folds=heldout, curve=curve)
+    return FittedLaw(
+        law=fit.law,
+        parameters=parameters,
+        heldout=float(np.sqrt(heldout.mean())),
+        heldout_folds=heldout,
+        misfit=float(np.sqrt(fit.loss[0])),
+        curve=np.exp(fit.log_curve(steps)[0]),
+    )
 
 
 def _choose(laws: list[FittedLaw]) -> FittedLaw:
