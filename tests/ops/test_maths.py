@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 from torch.distributions import Categorical, Normal, kl_divergence
 
 from foreworld.ops import (
-    bootstrap,
     categorical_kl,
     discounted_return,
     free_nats,
@@ -139,31 +137,3 @@ def test_moments_merge_as_if_gathered_at_once() -> None:
     whole = moments(x, y)
     for name in ("x", "y", "xx", "xy", "yy"):
         assert torch.allclose(getattr(parts, name), getattr(whole, name), atol=1e-12)
-
-
-def test_bootstrap_is_seeded_and_narrower_with_more_episodes() -> None:
-    rng = np.random.default_rng(0)
-    few, many = rng.normal(size=20), rng.normal(size=2000)
-
-    def mean(x: np.ndarray) -> np.ndarray:
-        return x.mean(1)
-
-    a, b, c = bootstrap(mean, few, seed=1), bootstrap(mean, few, seed=1), bootstrap(mean, many, seed=1)
-    assert (a.low, a.high) == (b.low, b.high)
-    assert c.high - c.low < (a.high - a.low) / 5
-    assert a.low < few.mean() < a.high
-
-
-def test_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(3)
-    hits = 0
-    for study in range(200):
-        sample = rng.normal(size=60)
-        ci = bootstrap(lambda x: x.mean(1), sample, repeats=400, seed=study)
-        hits += bool(ci.low <= 0 <= ci.high)
-    assert 178 <= hits <= 200
-
-
-def test_bootstrap_refuses_one_episode() -> None:
-    with pytest.raises(ValueError, match="at least 2 episodes"):
-        bootstrap(lambda x: x.mean(1), np.ones(1))
