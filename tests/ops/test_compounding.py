@@ -31,6 +31,10 @@ def test_known_horizons(error: float, limit: float, steps: int) -> None:
     assert safe_horizon(error, limit) == steps
 
 
+def test_an_error_too_small_to_count_the_steps_sets_no_limit() -> None:
+    assert safe_horizon(5e-324, 0.2) is None
+
+
 @given(st.floats(1e-4, 0.999), st.floats(0, 0.999))
 def test_the_horizon_is_the_last_step_within_the_limit(error: float, limit: float) -> None:
     steps = safe_horizon(error, limit)

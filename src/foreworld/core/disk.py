@@ -146,9 +146,10 @@ def open_regular(path: Path, error: type[ForeworldError] = DataError) -> Iterato
             raise error(f"{path}: is a link; copy the folder with `cp -rL` and use the copy") from None
         reason = getattr(fault, "strerror", None) or fault
         raise error(f"{path}: cannot be opened ({reason}); {remedy(fault)}") from fault
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)  # a folder could not even be wrapped as a file
+        raise error(f"{path}: is not a plain file; remove it or restore it from a copy")
     with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise error(f"{path}: is not a plain file; remove it or restore it from a copy")
         yield file
 
 

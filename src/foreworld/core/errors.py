@@ -19,6 +19,10 @@ class DataError(ForeworldError):
     """A dataset is missing, damaged, too short or of another convention."""
 
 
+class TooFewEpisodes(DataError):
+    """A guarantee was asked for that so few episodes cannot give; the message says how many are needed."""
+
+
 class CheckpointError(ForeworldError):
     """A checkpoint is missing, damaged or belongs to another model."""
 

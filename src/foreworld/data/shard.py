@@ -18,6 +18,7 @@ from numpy.lib import format as npy
 from foreworld.core.disk import create, list_files, open_regular
 from foreworld.core.errors import DataError
 from foreworld.core.files import MANIFEST, read_json, sealed_folder, verify_folder, write_json
+from foreworld.data.npy import LARGEST_HEADER, read_header
 from foreworld.data.schema import Column, Schema
 
 SHARDS = "shards"
@@ -26,11 +27,6 @@ VERIFIED_FILE = "verified.json"
 SPARE_FILES = 256
 """Files that the rest of the process may have open beside the columns of a store."""
 
-_MAGIC = b"\x93NUMPY"
-_HEADER = re.compile(
-    r"\{'descr': '([<>|=][A-Za-z][0-9]{1,4})', 'fortran_order': (True|False), 'shape': \(([0-9, ]{0,400})\), \} *\n"
-)
-_LARGEST_HEADER = 4096
 _NUMBER = re.compile(r"[0-9]{6,12}")
 
 
@@ -124,7 +120,7 @@ def open_column(path: Path, rows: int, column: Column) -> np.ndarray:
     shape, dtype = (rows, *column.shape), np.dtype(column.dtype)
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        offset, descr, fortran, found = _header(path, file.read(_LARGEST_HEADER))
+        offset, descr, fortran, found = read_header(path, file.read(LARGEST_HEADER))
         if descr != npy.dtype_to_descr(dtype):
             raise DataError(f"{path}: holds {descr}, the schema says {dtype}; it is damaged or was replaced")
         if fortran and len(shape) > 1:
@@ -136,27 +132,6 @@ def open_column(path: Path, rows: int, column: Column) -> np.ndarray:
                 f"{path}: {size} bytes, its header promises {offset + rows * column.bytes_per_row}; damaged"
             )
         return np.asarray(np.memmap(file, dtype, "r", offset, shape))
-
-
-def _header(path: Path, head: bytes) -> tuple[int, str, bool, tuple[int, ...]]:
-    """Read a `.npy` header by its grammar; nothing in it is evaluated.
-
-    Returns:
-        Where the values begin, the type as NumPy writes it, whether the order is Fortran's, and the shape.
-    """
-    width = {b"\x01\x00": 2, b"\x02\x00": 4}.get(head[6:8])
-    if not head.startswith(_MAGIC) or width is None:
-        raise DataError(f"{path}: not readable as a .npy column (unknown version of the format, or no .npy file)")
-    start = 8 + width
-    offset = start + int.from_bytes(head[8:start], "little")
-    match = _HEADER.fullmatch(head[start:offset].decode("latin-1"))
-    if match is None or offset > len(head):
-        raise DataError(f"{path}: not readable as a .npy column of numbers (its header is not one); it is damaged")
-    descr, fortran, shape = match.groups()
-    sides = [side.strip() for side in shape.split(",")]
-    if not all(side.isdigit() for side in sides[:-1] or sides):
-        raise DataError(f"{path}: not readable as a .npy column (shape ({shape:.80})); it is damaged")
-    return offset, descr, fortran == "True", tuple(int(side) for side in sides if side)
 
 
 def verify_shards(store: Path, paths: Sequence[Path]) -> None:

@@ -88,7 +88,7 @@ class Measured:
     Attributes:
         windows: where they were measured.
         reached: [W, H] bool, whether the episode goes on to that step.
-        ended: [W] bool, whether the window stops because its episode did.
+        ended: [W] bool, whether a terminal state ends the window; one that is merely cut off would go on.
         tables: one per quantity that the model predicts.
         silent: quantities that it does not predict.
     """
@@ -157,7 +157,7 @@ def measure(
                 table = tables.setdefault(quantity.name, _empty(quantity, found, reached.shape))
                 _add(table, at, windows.episode[at], future[quantity.name], last.get(quantity.name), found, rows)
         reached[at] = rows.numpy()
-        ended[at] = (segment.is_last & real_rows(segment)).any(1).numpy()
+        ended[at] = (segment.is_terminal & real_rows(segment)).any(1).numpy()
         if progress is not None:
             progress(int(at[-1]) + 1, len(windows))
     silent = [quantity for quantity in quantities if quantity.name not in tables]

@@ -88,7 +88,7 @@ class Evaluation:
         horizon: steps predicted.
         samples: futures per prediction.
         episode: [W] held-out episode of each window.
-        ended: [W] bool, whether the window stops because its episode did.
+        ended: [W] bool, whether a terminal state ends the window; one that is merely cut off would go on.
         episodes: [H] held-out episodes that reach each step.
         seconds_per_step: of the world, where its frame rate is known.
         confidence: of the intervals.
@@ -145,7 +145,7 @@ def evaluate_open_loop(
         probes: from `fit_probes`, to judge simulator state.
         key: the quantity to put first; by default the first image, else the first observation; of a model without
             decoder the first simulator state, else its latent.
-        horizon: H, steps to predict.
+        horizon: H, steps to predict; fewer where no episode is long enough.
         context: rows to filter first.
         samples: futures per prediction; their mean is what squared errors are taken of.
         per_episode: stretches per episode.
@@ -166,6 +166,7 @@ def evaluate_open_loop(
     if min(horizon, context, samples, per_episode) < 1 or not 0 < confidence < 1 or (batch is not None and batch < 1):
         raise ConfigError("eval: horizon, context, samples, per_episode and batch must be at least 1")
     batch = _batch(data, samples * horizon) if batch is None else batch
+    horizon = min(horizon, max(1, int(data.lengths.max()) - context))
     windows = choose_windows(data, context, horizon, per_episode)
     quantities = find_quantities(model, data, windows, batch)
     chosen = _key(model, data, quantities, probes or {}, key)

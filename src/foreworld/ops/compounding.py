@@ -68,6 +68,8 @@ def safe_horizon(per_step: float, most: float) -> int | None:
     if error == 1:
         return 0
     steps = math.log1p(-limit) / math.log1p(-error)
+    if math.isinf(steps):  # an error as small as 1e-310: no number can count the steps
+        return None
     # a limit that some T meets exactly must not be missed by a rounding error
     nearest = round(steps)
     exact = math.isclose(cumulative_error(error, nearest), limit, rel_tol=1e-14)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from foreworld.core.files import read_json
+from foreworld.core.spaces import TRUTH
 from foreworld.data import Dataset
-from foreworld.eval import Evaluation
+from foreworld.eval import Evaluation, evaluate_open_loop, fit_probes
 from foreworld.eval.errors import MODEL
 from foreworld.eval.summary import reason_missing
 from foreworld.studies.answers import Answers, Limits, answer
@@ -75,9 +76,7 @@ def study(
         DataError: every row was trained on, or no episode is long enough.
         SpecError: the data are of another world.
     """
-    ours = data.with_spec(run.model.spec)
-    heldout = ours.unseen(run.trained_on)
-    train = run.training_data() if run.trained_on.fingerprint != data.fingerprint else ours.seen(run.trained_on)
+    heldout, train = parts(run, data)
     found = evaluate(
         run.model, heldout, train, horizon=horizon, context=context, seed=seed, progress=progress, **settings
     )
@@ -95,6 +94,37 @@ def study(
     )
     build_page(story, found, dreams, answers).write(report)
     return Study(env, found, answers, dreams)
+
+
+def parts(run: Run, data: Dataset) -> tuple[Dataset, Dataset]:
+    """Return the rows of a dataset that a run was not trained on, and those that it was.
+
+    Raises:
+        DataError: every row was trained on, or the training data have moved.
+        SpecError: the data are of another world.
+    """
+    ours = data.with_spec(run.model.spec)
+    heldout = ours.unseen(run.trained_on)
+    return heldout, run.training_data() if run.trained_on.fingerprint != data.fingerprint else ours.seen(run.trained_on)
+
+
+def judge(run: Run, data: Dataset, key: str | None = None, **settings: Any) -> Evaluation:
+    """Measure a run's errors alone, without baselines: what a safe horizon needs, from one stretch of every episode.
+
+    Args:
+        run: the trained model.
+        data: any dataset of its world; rows trained on are left out.
+        key: the quantity; by default the first image or observation.
+        settings: further arguments of `foreworld.eval.evaluate_open_loop`.
+
+    Raises:
+        DataError: every row was trained on, or no episode is long enough.
+        SpecError: the data are of another world, or have no such quantity.
+    """
+    heldout, train = parts(run, data)
+    probed = key is not None and key.startswith(TRUTH)
+    probes = fit_probes(run.model, train, heldout) if probed else {}
+    return evaluate_open_loop(run.model, heldout, {}, key=key, probes=probes, per_episode=1, **settings)
 
 
 def facts(run: Run, heldout: Dataset, train: Dataset) -> Mapping[str, str | int | float | None]:

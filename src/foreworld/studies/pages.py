@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,8 +38,8 @@ LABELS = {
     FROM_ONE: "the model after one row",
     TEACHER: "one step ahead of every row",
     FLOOR: "having seen the row",
-    "copy_last": "copy the last row",
-    "mean": "mean of the training rows",
+    "copy_last": "copy last row",
+    "mean": "training mean",
     "linear": "linear model",
     "noisy_simulator": "the simulator, 1 % wrong",
 }
@@ -104,7 +104,8 @@ def _looks(story: Story, found: Evaluation, dreams: Sequence[Dream], trusted: in
         strips = [strip(clip, (0, *SHOWN)) for clip in clips[:2]]
         return section("Real beside dreamed", intro, gallery(clips), *strips)
     traces = [dream.trace() for dream in dreams]
-    plots = [grid(trace_plots(trace), trace.title) for trace in traces]
+    markers = (Marker(trusted, "safe horizon"),) if trusted else ()
+    plots = [grid([replace(plot, markers=markers) for plot in trace_plots(trace)], trace.title) for trace in traces]
     return section("Real beside dreamed", intro, *plots)
 
 
@@ -193,7 +194,7 @@ def _others(found: Evaluation) -> Html:
                     float(min(best)) if best else None,
                     float(part.every.errors[TEACHER].value[at]),
                     float(floor),
-                    part.quantity.note,
+                    _note(found, part) if step == 1 else "",
                 ]
             )
     for name, reason in found.missing.items():
@@ -225,7 +226,18 @@ def _skill(found: Evaluation, part: Judgement) -> Plot:
     last = part.useful_horizon
     markers = (Marker(last, "useful up to here"),) if 0 < last < found.horizon else ()
     zero = Line(steps, np.zeros(len(steps)), "best baseline", style="baseline")
-    return Plot(lines=(*lines, zero), x_label="imagined step", y_label="skill", markers=markers)
+    lowest = max(-1.0, float(np.nanmin(part.every.skill.low, initial=0.0)))  # far below 0, how far says little
+    ends = (lowest, None)
+    return Plot(lines=(*lines, zero), x_label="imagined step", y_label="skill", markers=markers, y_range=ends)
+
+
+def _note(found: Evaluation, part: Judgement) -> str:
+    """Say what a reader must know about a quantity."""
+    probe = found.probes.get(part.quantity.name)
+    if probe is None:
+        return part.quantity.note
+    median, worst = np.nanmedian(probe.r2), np.nanmin(probe.r2)
+    return f"read by a probe: R² of the median variable {median:.2f}, of the worst {worst:.2f}"
 
 
 def _named(part: Judgement) -> str:

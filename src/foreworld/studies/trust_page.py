@@ -13,7 +13,7 @@ from foreworld.ops.compounding import cumulative_error
 from foreworld.report import Html, Line, Marker, Plot, figure, grid, paragraph, section, table
 from foreworld.studies.answers import Answers
 
-STEPS = (1, 5, 10, 20, 50)
+STEPS = (1, 10, 50)
 
 
 def trust_sections(found: Evaluation, answers: Answers) -> list[Html]:
