@@ -21,6 +21,7 @@ from foreworld.cli.main import VERBS, main
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "benchmarks" / "results" / "demo-seed0.json"
 ENSEMBLE = ROOT / "benchmarks" / "results" / "ensemble.json"
+TRUST = ROOT / "benchmarks" / "results" / "trust.json"
 MARK = re.compile(r"^<!-- generated: (?P<name>[a-z-]+) -->$", re.MULTILINE)
 HELP_WIDTH = 86
 
@@ -131,6 +132,48 @@ def horizon() -> str:
     return table(["error in % after", *(f"T = {step}" for step in steps), "steps to 20 %"], rows)
 
 
+def trust_promises() -> str:
+    """Return how often the safe horizon and the rules of thumb were right, system by system."""
+    stored = json.loads(TRUST.read_text())
+    head = ["system", "oracle", "kept in", "violated by", "reaches", "from 1,000", "1 - (1 - e)^T", "mean error"]
+    rows = [
+        [
+            one["system"],
+            one["oracle"],
+            percent(one["kept"]),
+            percent(one["violations"]),
+            percent(one["reach"]),
+            percent(more["reach"]),
+            *(f"{percent(one[rule][0])} at {percent(one[rule][1])}" for rule in ("closed_form", "mean_curve")),
+        ]
+        for one, more in zip(stored["promises"], stored["promises_from_1000"], strict=True)
+    ]
+    return table(head, rows)
+
+
+def trust_bands() -> str:
+    """Return how often the bands covered, system by system."""
+    rows = [
+        [one["system"], f"{percent(one['pointwise'][0])} to {percent(one['pointwise'][1])}", percent(one["trajectory"])]
+        for one in json.loads(TRUST.read_text())["promises"]
+    ]
+    return table(["system", "at a step, lowest to highest of 100", "whole trajectories"], rows)
+
+
+def trust_recoveries() -> str:
+    """Return known numbers beside what was measured from error curves."""
+    rows = [
+        [one["what"], f"{one['truth']:.4f}", f"{one['found']:.4f} ({one['low']:.4f} to {one['high']:.4f})"]
+        for one in json.loads(TRUST.read_text())["recoveries"]
+    ]
+    return table(["what", "truth", "measured (95 % interval)"], rows)
+
+
+def percent(share: float) -> str:
+    """Write a share with one decimal."""
+    return f"{100 * share:.1f} %"
+
+
 def shown(arguments: Sequence[str]) -> str:
     """Return what the command line prints."""
     out = io.StringIO()
@@ -167,4 +210,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "helps": helps,
     "sizes": sizes,
     "horizon": horizon,
+    "trust-promises": trust_promises,
+    "trust-bands": trust_bands,
+    "trust-recoveries": trust_recoveries,
 }

@@ -17,7 +17,7 @@ VERBS = {
     "train": "train a world model on stored episodes",
     "eval": "measure open-loop error against trivial baselines, write a report",
     "imagine": "write a video of a dream beside the truth",
-    "horizon": "say how many steps may be trusted, from an error per step",
+    "horizon": "say how many steps may be trusted: measured on trajectories, or from an error per step",
     "bench": "measure how fast training, imagination, sampling and collection run here",
 }
 

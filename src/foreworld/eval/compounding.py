@@ -8,14 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from foreworld.core.errors import DataError, TooFewEpisodes
-from foreworld.eval.curves import checked, pooled, resample
+from foreworld.core.errors import DataError
+from foreworld.eval.curves import LEAST_EPISODES, checked, pooled, require_some, resample
 from foreworld.eval.lyapunov import Rate, exponential_rate
 from foreworld.ops import Interval
 from foreworld.ops.growth import LAWS, Law, LawFit, fit_law
-
-LEAST_EPISODES = 5
-"""Fewer episodes cannot be split into parts to fit on and parts to judge on."""
 
 LEAST_STEPS = 5
 """Fewer steps cannot tell one law from another."""
@@ -207,6 +204,7 @@ def measure_growth(
         ('power', 0.5, 'Errors grow like the square root of time: independent noise.')
     """
     errors, owner = checked(errors, episode)
+    require_some(owner)
     used = errors[:, : _usable_steps(errors, owner)]
     steps = np.arange(1.0, used.shape[1] + 1)
     typical = bool((used == 0).sum() <= FEW_ZEROS * np.isfinite(used).sum())
@@ -228,8 +226,6 @@ def measure_growth(
 def _usable_steps(errors: np.ndarray, owner: np.ndarray) -> int:
     """Count the steps before too few episodes are left, or an error is infinite."""
     episodes = np.array([len(np.unique(owner[~np.isnan(column)])) for column in errors.T])
-    if episodes[0] < LEAST_EPISODES:
-        raise TooFewEpisodes(f"{episodes[0]} episodes; the law of growth needs {LEAST_EPISODES} at least")
     good = (episodes >= LEAST_EPISODES) & ~np.isinf(errors).any(0)
     steps = len(good) if good.all() else int(np.argmin(good))
     if steps < LEAST_STEPS:

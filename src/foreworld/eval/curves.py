@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from foreworld.core.errors import DataError
+from foreworld.core.errors import DataError, TooFewEpisodes
+
+LEAST_EPISODES = 5
+"""Fewer episodes cannot be split into parts to fit on and parts to judge on, and give no interval."""
 
 
 def checked(errors: np.ndarray, episode: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -36,6 +39,20 @@ def checked(errors: np.ndarray, episode: np.ndarray | None = None) -> tuple[np.n
         n = int(np.flatnonzero(torn.any(1) | gone[:, 0])[0])
         raise DataError(f"errors: trajectory {n} has NaN before its end; NaN may stand only after the last step")
     return found, np.unique(owner, return_inverse=True)[1]
+
+
+def require_some(episode: np.ndarray) -> None:
+    """Refuse to measure growth on a handful of episodes.
+
+    Args:
+        episode: [N] numbers 0..G-1.
+
+    Raises:
+        TooFewEpisodes: fewer than 5.
+    """
+    found = int(episode.max()) + 1
+    if found < LEAST_EPISODES:
+        raise TooFewEpisodes(f"{found} episodes; the growth of errors needs {LEAST_EPISODES} at least")
 
 
 def alive(errors: np.ndarray) -> np.ndarray:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foreworld.eval.curves import checked, resample
-from foreworld.ops import Interval
+from foreworld.eval.curves import checked, require_some
+from foreworld.ops import Interval, bootstrap
 
 LEAST_FACTOR = 20.0
 """By how much errors must grow or shrink at least, from the first step on, to tell by which law."""
@@ -95,6 +95,7 @@ def exponential_rate(
         The rate, or why there is none.
 
     Raises:
+        TooFewEpisodes: fewer than 5.
         DataError: no error curves.
 
     Reference:
@@ -109,6 +110,7 @@ def exponential_rate(
         (1.0, 3.8)
     """
     errors, owner = checked(errors, episode)
+    require_some(owner)
     usable = np.isfinite(errors) & (errors > 0)
     logs = np.log(np.where(usable, errors, 1.0))
     both = usable[:, 1:] & usable[:, :-1]
@@ -117,15 +119,20 @@ def exponential_rate(
     if reach < LEAST_STEPS:
         return Rate(per_step=None, reason="too few steps have errors that are neither 0 nor infinite", dt=dt)
     rises, both, start = rises[:, : reach - 1], both[:, : reach - 1], float(logs[usable[:, 0], 0].mean())
-    curve = _curve(rises, both, np.ones((1, len(errors))))[0]
+    curve = np.concatenate([[0.0], (rises.sum(0) / both.sum(0)).cumsum()])
     window = _regime(curve)
     if isinstance(window, str):
         return Rate(per_step=None, reason=window, dt=dt)
-    drawn = _curve(rises, both, resample(owner, repeats, seed))[:, window]
-    tail = (1 - confidence) / 2
-    low, high = np.nanquantile(_slope(drawn, window), [tail, 1 - tail])
     return Rate(
-        per_step=Interval(_slope(curve[None, window], window)[0], low, high),
+        per_step=bootstrap(
+            lambda x: x.mean(1),
+            _slopes(rises, both, owner, window),
+            confidence=confidence,
+            repeats=repeats,
+            seed=seed,
+            method="t",
+            error=lambda x: x.std(1, ddof=1) / np.sqrt(x.shape[1]),
+        ),
         first=int(window[0]) + 1,
         last=int(window[-1]) + 1,
         low=float(np.exp(start + curve[window[0]])),
@@ -139,13 +146,6 @@ def _reach(usable: np.ndarray, both: np.ndarray) -> int:
     enough = both.sum(0) * 2 >= usable[:, 0].sum()
     gaps = np.flatnonzero(~enough | (both.sum(0) == 0))
     return (int(gaps[0]) if len(gaps) else len(enough)) + 1
-
-
-def _curve(rises: np.ndarray, both: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return the mean logarithm of the error less its first value, [R, K]."""
-    weight = counts @ both
-    mean = np.divide(counts @ rises, weight, out=np.full(weight.shape, np.nan), where=weight > 0)
-    return np.concatenate([np.zeros((len(counts), 1)), mean.cumsum(1)], 1)
 
 
 def _regime(curve: np.ndarray) -> np.ndarray | str:
@@ -167,9 +167,19 @@ def _regime(curve: np.ndarray) -> np.ndarray | str:
     return window
 
 
-def _slope(curves: np.ndarray, window: np.ndarray) -> np.ndarray:
+def _slopes(rises: np.ndarray, both: np.ndarray, owner: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """Return what each episode says of the slope in the window, [G]; their mean is the slope of the mean curve.
+
+    Where all trajectories reach the end of the window it is an episode's own slope; where some end, the slope is linear
+    in the mean increments, and an episode's part in these is taken to first order.
+    """
     steps = window - window.mean()
-    return curves @ steps / (steps @ steps)
+    weight = steps / (steps @ steps)
+    # an increment raises all later points of the curve, so its weight is the sum of theirs
+    later = np.array([weight[window > j].sum() for j in range(rises.shape[1])])
+    mean, share = rises.sum(0) / both.sum(0), both.sum(0) / (owner.max() + 1)
+    part = (rises - mean * both) @ (later / share)
+    return float(later @ mean) + np.bincount(owner, part)
 
 
 def _misfit(values: np.ndarray, by: np.ndarray) -> float:
