@@ -11,7 +11,6 @@ from foreworld.core.errors import MissingCapability
 from foreworld.eval.calibration import (
     Calibration,
     calibrate,
-    first_above,
     quantile,
     share_below,
     spread_when_exceeded,
@@ -19,6 +18,7 @@ from foreworld.eval.calibration import (
     stop_rule,
     student_quantile,
 )
+from foreworld.eval.horizon import horizons
 from foreworld.eval.spread import BINS, HIGHEST, LOWEST, SpreadSums
 
 W, M, H, D = 2000, 5, 4, 3
@@ -102,8 +102,8 @@ def test_shares_and_quantiles_of_a_histogram_agree_with_those_of_the_values() ->
 def test_a_roll_out_stops_where_its_spread_says() -> None:
     errors = np.array([[0.1, 0.3, 0.1], [0.1, 0.1, np.nan], [0.4, 0.1, 0.1]])
     spread = np.array([[0.2, 0.1, 0.5], [0.3, 0.6, np.nan], [0.7, 0.1, 0.1]])
-    exceeds = first_above(errors, 0.2)
-    assert exceeds.tolist() == [1, 3, 0]
+    exceeds = np.array([1, 3, 0])
+    assert np.minimum(horizons(errors, 0.2), 3).tolist() == exceeds.tolist()
     assert spread_when_exceeded(spread, exceeds).tolist() == [0.2, np.inf, 0.7]
     assert steps_below(spread, 0.4).tolist() == [2, 1, 0]
     assert steps_below(spread, 0.15).tolist() == [0, 0, 0]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from foreworld.core.errors import MissingCapability
+from foreworld.eval.horizon import horizons
 from foreworld.eval.spread import BINS, HIGHEST, LOWEST, SpreadSums
 from foreworld.ops import Interval, auroc, bootstrap_sums, order_statistic
 
@@ -207,7 +208,7 @@ def stop_rule(
     """
     episodes, first = np.unique(episode, return_index=True)
     errors, spread = errors[first], spread[first]
-    exceeds = first_above(errors, limit)
+    exceeds = np.minimum(horizons(errors, limit), errors.shape[1]).astype(int)
     even = episodes % 2 == 0
     rank = order_statistic(int(even.sum()), violation_rate, confidence)
     if rank < 1 or not (~even).any():
@@ -232,19 +233,8 @@ def stop_rule(
     ), ""
 
 
-def first_above(errors: np.ndarray, limit: float) -> np.ndarray:
-    """Return how many steps a roll-out goes before its error first exceeds a limit, [N]; its H where it never does.
-
-    Args:
-        errors: [N, H], NaN after the end of a roll-out.
-        limit: of the error.
-    """
-    above = np.nan_to_num(errors, nan=-np.inf) > limit
-    return np.where(above.any(1), above.argmax(1), errors.shape[1])
-
-
 def spread_when_exceeded(spread: np.ndarray, exceeds: np.ndarray) -> np.ndarray:
-    """Return the largest spread up to the step at which the error first exceeds the limit, [N]; else infinity."""
+    """Return the largest spread until the error first exceeds the limit, after `exceeds` [N] steps; else infinity."""
     highest = np.maximum.accumulate(np.nan_to_num(spread, nan=-np.inf), 1)
     at = np.minimum(exceeds, spread.shape[1] - 1)
     return np.where(exceeds < spread.shape[1], highest[np.arange(len(spread)), at], np.inf)
