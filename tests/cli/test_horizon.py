@@ -62,7 +62,7 @@ def test_limits_and_seed_are_used(tmp_path: Path, capsys: pytest.CaptureFixture[
         ({"true": np.full((100, 60, 3), np.nan)}, [], "no step that is not NaN"),
         ({"true": np.zeros((100, 60, 3))}, [], "never changes"),
         ({"true": np.array([None])}, [], "only a pickle could read"),
-        ({}, ["--per-step-error", "0.01"], "either --trajectories"),
+        ({}, ["--per-step-error", "0.01"], "give one of --run DIR"),
         ({}, ["--max-error", "0"], "largest error must be above 0"),
         ({}, ["--confidence", "1"], "confidence must lie strictly between 0 and 1"),
         ({}, ["--latency", "-1"], "planning latency"),
@@ -78,7 +78,7 @@ def test_bad_input_gets_one_sentence_and_exit_code_2(
 
 def test_something_to_judge_is_needed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["horizon"]) == 2
-    assert "either --trajectories FILE.npz, to measure, or --per-step-error E" in capsys.readouterr().err
+    assert "one of --run DIR" in capsys.readouterr().err
     assert main(["horizon", "--trajectories", str(tmp_path)]) == 2
     assert "not a plain file" in capsys.readouterr().err
     assert main(["horizon", "--trajectories", str(tmp_path / "none.npz")]) == 2

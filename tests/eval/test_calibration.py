@@ -82,6 +82,8 @@ def test_factor_correlation_and_effective_members_are_those_of_the_construction(
 def test_one_prediction_has_no_spread() -> None:
     with pytest.raises(MissingCapability, match="--samples"):
         calibrate(*gathered(torch.zeros(40, 1, H, D), torch.zeros(40, H, D)), limit=1.0)
+    with pytest.raises(MissingCapability, match="deterministic"):
+        calibrate(*gathered(torch.zeros(40, 5, H, D), torch.ones(40, H, D)), limit=1.0)
 
 
 @pytest.mark.parametrize("degrees", [1, 4, 7, 100])

@@ -88,7 +88,7 @@ def run(argv: list[str]) -> None:
     ways = [args.run, args.trajectories, args.per_step_error]
     if sum(way is not None for way in ways) != 1:
         raise ConfigError(
-            "give one of --run DIR or --trajectories FILE.npz, to measure, or --per-step-error E, for the closed form"
+            "give one of --run DIR, --trajectories FILE.npz (both measure) or --per-step-error E (assumes)"
         )
     if args.per_step_error is not None:
         closed_form(args, args.per_step_error)

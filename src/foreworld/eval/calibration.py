@@ -161,6 +161,8 @@ def calibrate(
     """
     if sums.members < 2:
         raise MissingCapability("calibration needs several predictions per start: raise --samples, or use an ensemble")
+    if not (sums.variance > 0).any():
+        raise MissingCapability("all predictions of a start are the same: the model is deterministic, and no ensemble")
     mean, single, variance = (_by_episode(part, episode) for part in (sums.mean, sums.single, sums.variance))
     count = _by_episode(np.isfinite(sums.mean).astype(float), episode)
     used = count.sum(1) > 0
@@ -249,13 +251,14 @@ def steps_below(spread: np.ndarray, threshold: float) -> np.ndarray:
 def share_below(counts: np.ndarray, bound: np.ndarray | float) -> np.ndarray:
     """Return the share of |error| / spread below a bound from its histogram [H, BINS], interpolated in its bin."""
     place = (np.log10(np.maximum(bound, 10**LOWEST)) - LOWEST) / (HIGHEST - LOWEST) * BINS
-    place = np.clip(np.broadcast_to(place, len(counts)), 0, BINS - 1e-9)
+    unknown = np.isnan(np.broadcast_to(place, len(counts)))
+    place = np.clip(np.where(unknown, 0, place), 0, BINS - 1e-9)
     whole = place.astype(int)
     rows = np.arange(len(counts))
     below = np.concatenate([np.zeros((len(counts), 1)), counts.cumsum(1)], 1)
     found = below[rows, whole] + (place - whole) * counts[rows, whole]
     total = counts.sum(1)
-    return np.where(total > 0, found / np.maximum(total, 1), np.nan)
+    return np.where((total > 0) & ~unknown, found / np.maximum(total, 1), np.nan)
 
 
 def quantile(counts: np.ndarray, level: float) -> np.ndarray:

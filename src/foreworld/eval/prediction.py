@@ -170,19 +170,10 @@ def evaluate_open_loop(
     windows = choose_windows(data, context, horizon, per_episode)
     quantities = find_quantities(model, data, windows, batch)
     chosen = _key(model, data, quantities, probes or {}, key)
-    known = {**baselines, **(references or {})}
     found = measure(
-        model,
-        data,
-        windows,
-        quantities,
-        known,
-        samples=samples,
-        seed=seed,
-        probes=probes or {},
-        batch=batch,
-        progress=progress,
-    )
+        model, data, windows, quantities, {**baselines, **(references or {})},
+        samples=samples, seed=seed, probes=probes or {}, batch=batch, progress=progress,
+    )  # fmt: skip
     if chosen not in found.tables:
         raise SpecError(f"{chosen!r} cannot be judged: {_why_missing(model, chosen)}")
     counted = [np.unique(windows.episode[reached]).size for reached in found.reached.T]

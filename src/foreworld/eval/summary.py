@@ -54,7 +54,7 @@ def probe_json(probe: Probe) -> dict[str, Any]:
 def reason_missing(found: Evaluation, step: int) -> str | None:
     """Say why there is no number for a step, or None when there is one."""
     if step > found.horizon:
-        return f"only {found.horizon} steps were predicted; raise --horizon"
+        return f"only {found.horizon} steps were predicted; raise --horizon, or judge on longer episodes"
     count = int(found.episodes[step - 1])
     if count < LEAST_EPISODES:
         return f"{count} held-out episodes reach step {step} after {found.context} rows; {LEAST_EPISODES} are needed"
