@@ -10,9 +10,8 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from foreworld.core import Segment, Spec, Step, seeded, tree
+from foreworld.core import Segment, Spec, seeded, tree
 from foreworld.data import Dataset
 from foreworld.eval import Evaluation, evaluate_open_loop
 from foreworld.eval.predictors import last_state
@@ -22,6 +21,7 @@ from foreworld.models.rssm import RSSM, RSSMConfig
 from foreworld.ops import Interval, bootstrap, bootstrap_sums
 from foreworld.rollout import collect, imagine
 from foreworld.rollout.collect import RandomPolicy
+from foreworld.studies.grounded import Grounded
 from foreworld.train import FitConfig, fit
 from foreworld.worlds import Acting, build
 
@@ -82,50 +82,6 @@ class Row:
     with_it: float
     effect: Interval
     verdict: str
-
-
-class Grounded(torch.nn.Module):
-    """Predict in observations instead of the latent: every step is decoded, and read back as if it had been seen.
-
-    Args:
-        model: decodes vectors.
-    """
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model, self.spec = model, model.spec
-        self.provides = frozenset({"decode", "reward", "cont"} & model.provides)
-
-    def initial(self, batch: int) -> Any:
-        """Return the model's own start."""
-        return self.model.initial(batch)
-
-    def observe(self, state: Any, segment: Segment) -> Any:
-        """Filter as the model does."""
-        return self.model.observe(state, segment)
-
-    def step(self, state: Any, action: Tensor | None) -> Any:
-        """Predict a step, decode it, and filter what was decoded."""
-        shown = self.model.decode(self.model.step(state, action))
-        batch = tree.leaves(state)[0].shape[0]
-        no = torch.zeros(batch, 1, dtype=torch.bool)
-        row = Segment(
-            obs={key: value.unsqueeze(1) for key, value in shown.items()},
-            prev_action=None if action is None else action.unsqueeze(1),
-            reward=torch.zeros(batch, 1),
-            is_first=no,
-            is_terminal=no,
-            is_last=no,
-        )
-        return tree.index(self.model.observe(state, row), (slice(None), 0))
-
-    def read(self, state: Any) -> Step:
-        """Read what the model reads."""
-        return self.model.read(state)
-
-    def decode(self, state: Any) -> dict[str, Tensor]:
-        """Decode as the model does."""
-        return self.model.decode(state)
 
 
 def mitigations(config: MitigationsConfig, show: Callable[[str], None] = lambda _: None) -> list[Row]:
