@@ -72,9 +72,8 @@ def main() -> None:
         return
     for h, row in rows.items():
         value, low, high = row["ratio"]
-        print(
-            f"{h:>3} steps: latent {row['latent']:.3f}, pixels {row['pixels']:.3f}, ratio {value:.3f} ({low:.3f} to {high:.3f})"
-        )
+        errors = f"latent {row['latent']:.3f}, pixels {row['pixels']:.3f}"
+        print(f"{h:>3} steps: {errors}, ratio {value:.3f} ({low:.3f} to {high:.3f})")
 
 
 if __name__ == "__main__":

@@ -79,6 +79,13 @@ def test_images_are_laid_out_channels_first() -> None:
     assert np.array_equal(rest[1, 2], value[1, ..., 2])
 
 
+@pytest.mark.parametrize("shape", [(5,), (3, 32, 16), (32, 16, 1), (16, 32)])
+def test_the_form_at_rest_is_a_copy(shape: tuple[int, ...]) -> None:
+    space, value = Space.from_gym(box(0, 255, shape, np.uint8), "obs"), np.ones((2, *shape), np.uint8)
+    rest = space.to_rest(value)
+    assert rest.shape == (2, *space.shape) and rest.flags.c_contiguous and not np.shares_memory(rest, value)
+
+
 def test_configs_refuse_what_they_do_not_know() -> None:
     with pytest.raises(ConfigError, match="did you mean 'shape'"):
         from_json(Space, {"kind": "vector", "shap": [1], "dtype": "float32"})

@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from foreworld.core.errors import ConfigError, EnvironmentFault
 from foreworld.envs import Local, Rows, Vector, Workers, make
-from foreworld.envs.driver import Outcome
+from foreworld.envs.driver import Faults
 from foreworld.testing.watching import BAD_TRANSITIONS, Trouble, troubled
 
 FLEETS = {"local": Local, "workers": partial(Workers, timeout=30.0)}
@@ -147,9 +147,9 @@ def test_a_failing_reset_is_tried_again_with_a_new_environment() -> None:
     Stubborn.fail = 0
 
 
-def test_an_outcome_survives_the_pipe() -> None:
-    outcome = Outcome(reward=1 / 3, first=True, last=True, refused=2, failed=10, in_a_row=9, text="größer als 9")
-    assert Outcome.unpack(outcome.pack()) == outcome
+def test_faults_survive_the_pipe() -> None:
+    faults = Faults(refused=2, failed=10, in_a_row=9, text="größer als 9")
+    assert Faults.unpack(faults.pack()) == faults
 
 
 @pytest.mark.parametrize("options", [{"fault_rate": -0.1}, {"fault_rate": 2}, {"timeout": 0, "workers": True}])

@@ -77,9 +77,8 @@ def test_a_row_that_was_sent_before_the_death_still_arrives() -> None:
     fleet._send(0, b"s")
     time.sleep(0.3)
     os.kill(fleet.pids[0], signal.SIGKILL)
-    arrivals = fleet._gather(everyone=False)
-    assert arrivals.arrived.all() and arrivals.obs["count"][0, :2].tolist() == [1, 3]
-    assert arrivals.obs["truth/episode"].tolist() == first.truth["episode"].tolist()
+    assert fleet._gather(everyone=False).all() and fleet.slots.obs["count"][0, :2].tolist() == [1, 3]
+    assert fleet.slots.obs["truth/episode"].tolist() == first.truth["episode"].tolist()
     env.close()
 
 

@@ -239,6 +239,40 @@ def test_a_new_episode_gets_a_fresh_action() -> None:
     assert np.array_equal(first[0], later[0]) and not np.array_equal(first[1], later[1])
 
 
+@pytest.mark.parametrize("repeat", [1, 3])
+@pytest.mark.parametrize(
+    "space",
+    [
+        Space(kind="discrete", shape=(), dtype="int64", classes=(5,), start=(2,)),
+        Space(kind="discrete", shape=(2,), dtype="int64", classes=(5, 3), start=(2, -1)),
+        Space(kind="vector", shape=(), dtype="float32", low=(-2.5,), high=(0.1,)),
+        Space(kind="vector", shape=(2,), dtype="float32", low=(-1, 10), high=(1, 20)),
+        Space(kind="vector", shape=(2,), dtype="float32"),
+    ],
+)
+def test_a_seed_means_the_same_actions_for_ever(space: Space, repeat: int) -> None:
+    """What a seed once gave is what NumPy's own generator gives: the numbers of one call, then who takes a new one."""
+    policy, rng = RandomPolicy(space, seed=7, repeat=repeat), np.random.Philox(np.random.SeedSequence([7, 1]))
+    plain, low, held = np.random.Generator(rng), np.asarray(space.start), None
+    for first in ([True] * 3, [False] * 3, [False, True, False], [False] * 3):
+        if space.kind == "discrete":
+            drawn = plain.integers(low, low + np.asarray(space.classes), size=(3, len(space.classes)))
+        elif space.bounded:
+            drawn = plain.uniform(space.low, space.high, size=(3, space.width))
+        else:
+            drawn = plain.standard_normal((3, space.width))
+        drawn = drawn.astype(space.dtype).reshape(3, *space.shape)
+        change = (plain.random(3) < 1 / repeat) | np.array(first)
+        held = np.stack(
+            [
+                new if changed or held is None else held[i]
+                for i, (new, changed) in enumerate(zip(drawn, change, strict=True))
+            ]
+        )
+        actions = policy(rows_of(first))
+        assert np.array_equal(actions, held) and actions.dtype == space.dtype
+
+
 def test_a_policy_object_is_named_in_the_source(tmp_path: Path) -> None:
     env = make("CartPole-v1")
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from foreworld.core.errors import ForeworldError
+from foreworld.envs import Rows
 from foreworld.testing.watching import Watched, watch_environment
 
 collecting = sys.modules["foreworld.rollout.collect"]
@@ -39,16 +42,25 @@ def test_no_bad_transition_is_stored(faults: int) -> None:
 
 
 def test_a_collector_that_splices_episodes_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collecting._Stream, "cut_off", lambda self, shelf: False)
+    real = collecting._Recorder.add
+
+    def go_on(self: collecting._Recorder, rows: Rows) -> None:  # type: ignore[name-defined]
+        closed = np.array([start is None for start in self._tape._starts])
+        real(self, replace(rows, is_first=rows.is_first & closed))
+
+    monkeypatch.setattr(collecting._Recorder, "add", go_on)
     assert watch_environment(kills=0, hangs=0, faults=7).spliced > 0
 
 
 def test_a_collector_that_loses_rows_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forget(stream: collecting._Stream, shelf: collecting._Shelf) -> bool:  # type: ignore[name-defined]
-        stream.rows = []
-        return False
+    real = collecting._Recorder.add
 
-    monkeypatch.setattr(collecting._Stream, "cut_off", forget)
+    def forget(self: collecting._Recorder, rows: Rows) -> None:  # type: ignore[name-defined]
+        for index in np.flatnonzero(rows.is_first):
+            self._tape._starts[index] = None
+        real(self, rows)
+
+    monkeypatch.setattr(collecting._Recorder, "add", forget)
     assert watch_environment(kills=0, hangs=0, faults=7).lost > 0
 
 

@@ -88,4 +88,4 @@ def measures(args: Bench, gflops: float) -> Iterator[Callable[[], Figure]]:
         yield lambda: to_float(2 if args.quick else 16)
     if "collect" in args.only:
         for env in args.env:
-            yield lambda env=env: collection(env, 400 if args.quick else 4000)
+            yield lambda env=env: collection(env, 400) if args.quick else collection(env, 4000, least=1.0)

@@ -75,13 +75,13 @@ class Space:
         return build(space, key)
 
     def to_rest(self, value: Any) -> np.ndarray:
-        """Convert a batch of source values [B, ...] to the form at rest: images become [B, C, H, W]."""
+        """Copy a batch of source values [B, ...] into the form at rest: images become [B, C, H, W]."""
         array = np.asarray(value)
         if self.layout == "hwc":
             array = np.moveaxis(array, -1, -3)
         elif self.layout == "hw":
             array = array[..., None, :, :]
-        return np.ascontiguousarray(array, dtype=self.dtype)
+        return np.array(array, self.dtype, order="C")
 
     def one_hot(self, values: Tensor) -> Tensor:
         """Encode integers [..., *shape] as one float one-hot per component, joined: [..., width]."""

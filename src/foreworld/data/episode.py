@@ -110,6 +110,14 @@ def _cast(name: str, value: np.ndarray, rows: int, column: Column) -> np.ndarray
     array, dtype = np.asarray(value), np.dtype(column.dtype)
     if array.shape != (rows, *column.shape):
         raise DataError(f"column {name!r}: shape {array.shape}, expected {(rows, *column.shape)}")
+    stored = np.ascontiguousarray(array) if array.dtype == dtype else _converted(name, array, dtype)
+    if dtype.kind == "f" and np.count_nonzero(np.isfinite(stored)) < stored.size:
+        row = int(np.argmin(np.isfinite(stored.reshape(rows, -1)).all(1)))
+        raise DataError(f"column {name!r}, row {row}: NaN, infinite or too large for {dtype}")
+    return stored
+
+
+def _converted(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if dtype.kind in "iu" and array.dtype.kind in "iu":
         bounds, least, most = np.iinfo(dtype), int(array.min()), int(array.max())
         if least < bounds.min or most > bounds.max:
@@ -117,11 +125,7 @@ def _cast(name: str, value: np.ndarray, rows: int, column: Column) -> np.ndarray
     elif not np.can_cast(array.dtype, dtype, "same_kind"):
         raise DataError(f"column {name!r}: {array.dtype} values cannot be stored as {dtype}")
     with np.errstate(over="ignore"):
-        stored = np.ascontiguousarray(array, dtype)
-    if dtype.kind == "f" and not np.isfinite(stored).all():
-        row = int(np.argmin(np.isfinite(stored.reshape(rows, -1)).all(1)))
-        raise DataError(f"column {name!r}, row {row}: NaN, infinite or too large for {dtype}")
-    return stored
+        return np.ascontiguousarray(array, dtype)
 
 
 def _check_classes(name: str, array: np.ndarray, space: Space, first: int) -> None:
@@ -129,9 +133,9 @@ def _check_classes(name: str, array: np.ndarray, space: Space, first: int) -> No
         return
     flat = array.reshape(len(array), -1)
     low = np.asarray(space.start)
-    bad = ((flat < low) | (flat >= low + np.asarray(space.classes))).any(1)
-    if bad.any():
-        row = int(bad.argmax())
+    known = (flat >= low) & (flat < low + np.asarray(space.classes))
+    if np.count_nonzero(known) < known.size:
+        row = int(known.all(1).argmin())
         raise DataError(f"column {name!r}, row {row + first}: {array[row]} is not one of the classes of its space")
 
 

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ class Schema:
             if not _STORABLE.fullmatch(column.dtype) or any(n < 1 for n in column.shape):
                 raise DataError(f"column {name!r}: {column.dtype} of shape {column.shape} cannot be stored")
 
-    @property
+    @cached_property
     def columns(self) -> dict[str, Column]:
         """Every column by name, in the order in which they are written."""
         found = {OBS + key: _column(space) for key, space in self.spec.obs.items()}

@@ -1,8 +1,7 @@
-"""What one environment promised: the check of every observation and reward against its declaration."""
+"""What an environment promised: the check of every observation and reward against its declaration."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from foreworld.core.errors import EnvironmentFault
 from foreworld.core.spaces import flat_values
 
 LARGEST = float(np.finfo(np.float32).max)
+ARRAYS, NUMBERS = (np.ndarray, np.generic), (float, int)
 SLACK = 1e-4
 """How far a float may lie outside its bounds, relative to the bound: simulators round."""
 
@@ -27,8 +27,11 @@ class Leaf:
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
-    low: np.ndarray | None = None
-    high: np.ndarray | None = None
+    bounds: tuple[np.ndarray, np.ndarray] | None = None
+
+    def fits(self, value: Any) -> bool:
+        """Say whether a value has exactly this type and shape; whether it lies inside the bounds is not asked."""
+        return isinstance(value, ARRAYS) and value.dtype == self.dtype and value.shape == self.shape
 
     def fault(self, value: Any) -> str:
         """Say what is wrong with a value; nothing when it is as declared."""
@@ -36,15 +39,16 @@ class Leaf:
         fits = array.dtype == self.dtype or np.can_cast(array.dtype, self.dtype, "same_kind")
         if array.shape != self.shape or not fits:
             return f"is {array.dtype} {array.shape}, declared as {self.dtype} {self.shape}"
-        if self.low is None or self.high is None:
+        if self.bounds is None and array.dtype == self.dtype:
             return ""
-        inside = (array >= self.low) & (array <= self.high)  # false for NaN too
+        low, high = self.bounds or _type_bounds(self.dtype, self.shape)  # an integer of a wider type may be larger
+        inside = (array >= low) & (array <= high)  # false for NaN too
         if inside.all():
             return ""
         at = np.unravel_index(int(inside.argmin()), self.shape)
         if array.dtype.kind == "f" and not abs(float(array[at])) <= LARGEST:
             return "is NaN or infinite"
-        return f"is {array[at]}, outside its declared bounds, {self.low[at]:.6g} to {self.high[at]:.6g}"
+        return f"is {array[at]}, outside its declared bounds, {low[at]:.6g} to {high[at]:.6g}"
 
 
 def leaves(space: gym.Space[Any], prefix: str = "") -> dict[str, gym.Space[Any]]:
@@ -67,62 +71,93 @@ def leaf(space: gym.Space[Any]) -> Leaf | None:
         low = np.maximum(low - SLACK * np.maximum(1, np.abs(low)), -LARGEST)
         high = np.minimum(high + SLACK * np.maximum(1, np.abs(high)), LARGEST)
         wide = np.result_type(dtype, np.float32)
-        return Leaf(dtype=dtype, shape=shape, low=_filled(low, shape, wide), high=_filled(high, shape, wide))
+        return Leaf(dtype=dtype, shape=shape, bounds=(_filled(low, shape, wide), _filled(high, shape, wide)))
     if dtype.kind not in "iu":
         return Leaf(dtype=dtype, shape=shape)
     least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
     if ((low <= least) & (high >= most)).all():
         return Leaf(dtype=dtype, shape=shape)
-    return Leaf(dtype=dtype, shape=shape, low=np.broadcast_to(low, shape), high=np.broadcast_to(high, shape))
+    return Leaf(dtype=dtype, shape=shape, bounds=(np.broadcast_to(low, shape), np.broadcast_to(high, shape)))
 
 
-class Guard(gym.Wrapper):
-    """Check what an environment gives against what it declared.
+class Contract:
+    """The keys that an environment declared, and what it said about the value of each.
 
-    A missing or added key, another type or shape, a value outside its bounds, NaN and infinities
-    raise `EnvironmentFault`; what the environment itself raises passes as it is.
+    Args:
+        space: of its observations.
     """
+
+    def __init__(self, space: gym.Space[Any]) -> None:
+        """Read the declaration."""
+        self.leaves = {key: leaf(inner) for key, inner in leaves(space).items()}
+
+    def named(self, obs: Any) -> dict[str, Any]:
+        """Return the values of an observation by name, after a look at the names alone.
+
+        Raises:
+            EnvironmentFault: a missing or added key.
+        """
+        found = flat_values(obs)
+        if found.keys() != self.leaves.keys():
+            raise EnvironmentFault(f"observed {sorted(found)}, declared {sorted(self.leaves)}")
+        return found
+
+    def checked(self, obs: Any) -> dict[str, Any]:
+        """Return the values of an observation by name, all of them as declared.
+
+        Raises:
+            EnvironmentFault: a missing or added key, another type or shape, a value outside its bounds, NaN, infinity.
+        """
+        found = self.named(obs)
+        for key, declared in self.leaves.items():
+            if declared is not None and (fault := declared.fault(found[key])):
+                raise broken(key, fault)
+        return found
+
+
+class Guard(gym.ObservationWrapper):
+    """Check what an environment observes before other wrappers drop or change what is wrong with it."""
 
     def __init__(self, env: gym.Env) -> None:
         """Wrap an environment."""
         super().__init__(env)
-        self._leaves = {key: leaf(space) for key, space in leaves(env.observation_space).items()}
+        self._contract = Contract(env.observation_space)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset and check."""
-        obs, info = self.env.reset(seed=seed, options=options)
-        self._check(flat_values(obs))
-        return obs, info
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Step and check; the reward becomes a float."""
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        self._check(flat_values(obs))
-        return obs, _reward(reward), bool(terminated), bool(truncated), info
-
-    def _check(self, found: Mapping[str, Any]) -> None:
-        if set(found) != set(self._leaves):
-            raise EnvironmentFault(f"observed {sorted(found)}, declared {sorted(self._leaves)}")
-        for key, declared in self._leaves.items():
-            fault = declared.fault(found[key]) if declared is not None else ""
-            if fault:
-                raise EnvironmentFault(f"{key or 'observation'!r} {fault}")
+    def observation(self, observation: Any) -> Any:
+        """Check, and pass on."""
+        self._contract.checked(observation)
+        return observation
 
 
-def _filled(bound: np.ndarray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    return np.ascontiguousarray(np.broadcast_to(bound, shape), dtype)
+def broken(key: str, fault: str) -> EnvironmentFault:
+    """Say which value of an observation is wrong, and how."""
+    return EnvironmentFault(f"{key or 'observation'!r} {fault}")
 
 
-def _reward(reward: Any) -> float:
-    if type(reward) is float and abs(reward) <= LARGEST:  # almost always; the rest is slower
+def number(reward: Any) -> float:
+    """Return a reward as one finite number.
+
+    Raises:
+        EnvironmentFault: it is something else.
+    """
+    if isinstance(reward, NUMBERS) and abs(reward) <= LARGEST:  # almost always; the rest is slower
         return reward
     value = np.asarray(reward)
     if value.size != 1 or value.dtype.kind not in "fiub":
         raise EnvironmentFault(f"its reward is {value.dtype} {value.shape}, not one number")
-    number = float(value.reshape(()))
-    if not abs(number) <= LARGEST:  # written so that NaN fails too
-        raise EnvironmentFault(f"its reward is {number}")
-    return number
+    found = float(value.reshape(()))
+    if not abs(found) <= LARGEST:  # written so that NaN fails too
+        raise EnvironmentFault(f"its reward is {found}")
+    return found
+
+
+def _type_bounds(dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    limits = np.iinfo(dtype)
+    return np.full(shape, limits.min, dtype), np.full(shape, limits.max, dtype)
+
+
+def _filled(bound: np.ndarray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    return np.array(np.broadcast_to(bound, shape), dtype, order="C")
 
 
 def _bounds(space: gym.Space[Any]) -> tuple[np.ndarray, np.ndarray]:

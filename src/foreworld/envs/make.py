@@ -19,7 +19,7 @@ from foreworld.envs.driver import Builder
 from foreworld.envs.fleet import Local
 from foreworld.envs.vector import Vector
 from foreworld.envs.workers import Workers
-from foreworld.envs.wrappers import KeepKeys, ResizeImages
+from foreworld.envs.wrappers import KeepKeys, ResizeImages, has_size
 
 PLUGINS = {"MiniGrid-": ("minigrid", "minigrid"), "BabyAI-": ("minigrid", "minigrid")}
 """Prefix of ids that a package registers when it is imported, to the package and its extra."""
@@ -97,7 +97,7 @@ def builder(
     max_steps: int | None = None,
     **options: Any,
 ) -> Builder:
-    """Return what opens one environment, in this process or another.
+    """Return what opens one environment, in this process or another; what it gives is checked by the fleet it joins.
 
     Args:
         env_id: as in `make`.
@@ -129,12 +129,13 @@ def _one(
         env: gym.Env = registry.load("envs", prefix)(env_id, image_size=image_size, **options)
     else:
         env = _gym(env_id, registered, options)
-    env = Guard(env)
     if max_steps is not None:
         env = TimeLimit(env, max_steps)
     if keys is not None:
-        env = KeepKeys(env, keys)
-    return env if image_size is None else ResizeImages(env, image_size)
+        env = KeepKeys(Guard(env), keys)
+    if image_size is not None and not has_size(env.observation_space, image_size):
+        env = ResizeImages(Guard(env), image_size)
+    return env
 
 
 def _gym(env_id: str, registered: EnvSpec | None, options: dict[str, Any]) -> gym.Env:

@@ -11,7 +11,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from foreworld.core.errors import EnvironmentFault, ForeworldError, SpecError
 from foreworld.core.spaces import TRUTH, Space, Spec, flat_spaces, flat_values
-from foreworld.envs.fleet import Arrivals, Fleet, Tally
+from foreworld.envs.fleet import Fleet, Tally
+from foreworld.envs.slots import Slots
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,7 +81,10 @@ class Vector:
             frame_skip=int(env.metadata.get("frame_skip", 1)),
         )
         self._spaces = flat_spaces(env.single_observation_space)
+        # both in the order of the declaration; a single observation has no name there
+        self._slots = dict(zip(self._spaces, env.slots.obs.values(), strict=True)) if isinstance(env, Fleet) else {}
         self._action_dtype = env.single_action_space.dtype
+        self._low, self._high, self._idle = _limits(self.action, self.num_envs)
         self.truth = {k.removeprefix(TRUTH): s for k, s in self._spaces.items() if k.startswith(TRUTH)}
         self._env = env
         self._ended: np.ndarray | None = None
@@ -102,9 +106,7 @@ class Vector:
             N first rows.
         """
         if isinstance(self._env, Fleet):
-            return self._arrived(
-                self._env.reset(seed), np.zeros((self.num_envs, *self.action.shape), self.action.dtype)
-            )
+            return self._delivered(self._env.reset(seed), self._env.slots, np.zeros_like(self._idle))
         obs, _ = self._call(self._env.reset, seed=seed)
         return self._first_rows(self._at_rest(obs), np.ones(self.num_envs, bool))
 
@@ -124,7 +126,7 @@ class Vector:
         ended = self._ended
         taken = self._checked(actions, ended)
         if isinstance(self._env, Fleet):
-            return self._arrived(self._env.step(taken.astype(self._action_dtype)), taken)
+            return self._delivered(self._env.step(taken.astype(self._action_dtype)), self._env.slots, taken)
         if ended.any() and self.mode is AutoresetMode.DISABLED:
             obs, _ = self._call(self._env.reset, options={"reset_mask": ended.copy()})
             return self._first_rows(self._at_rest(obs), ended)
@@ -138,10 +140,15 @@ class Vector:
             self._pending = {key: value.copy() for key, value in values.items()}
             self._replace_final(values, infos, last)
         first = ended if self.mode is AutoresetMode.NEXT_STEP else np.zeros_like(ended)
+        earned = np.array(reward, np.float32)
+        earned[first] = taken[first] = 0
+        if not np.isfinite(earned).all():
+            index = int(np.argmin(np.isfinite(earned)))
+            raise EnvironmentFault(f"{self.env_id}, environment {index}: its reward is {earned[index]}")
         return self._rows(
             values,
-            prev_action=np.where(_like(first, taken), 0, taken).astype(taken.dtype),
-            reward=np.where(first, 0, np.asarray(reward, np.float32)).astype(np.float32),
+            prev_action=taken,
+            reward=earned,
             is_first=first,
             is_terminal=terminal & ~first,
             is_last=last & ~first,
@@ -152,24 +159,27 @@ class Vector:
         """Close the environments."""
         self._env.close()
 
-    def _arrived(self, came: Arrivals, taken: np.ndarray) -> Rows:
-        """Turn what a fleet brought, by the actions `taken` [N, ...], into rows."""
-        none = came.first | ~came.arrived
-        return self._rows(
-            self._at_rest(came.obs),
-            prev_action=np.where(_like(none, taken), 0, taken).astype(taken.dtype),
-            reward=np.where(none, 0, came.reward).astype(np.float32),
-            is_first=came.first,
-            is_terminal=came.terminal,
-            is_last=came.last,
-            arrived=came.arrived,
+    def _delivered(self, arrived: np.ndarray, slots: Slots, taken: np.ndarray) -> Rows:
+        """Copy the rows that a fleet has checked out of its slots; `taken` [N, ...] are the actions that led there."""
+        first, last = slots.first & arrived, slots.last & arrived
+        taken[first] = 0
+        self._ended = last
+        return Rows(
+            obs={key: space.to_rest(self._slots[key]) for key, space in self.spec.obs.items()},
+            prev_action=taken,
+            reward=slots.reward.astype(np.float32),
+            is_first=first,
+            is_terminal=slots.terminal & arrived,
+            is_last=last,
+            truth={key: space.to_rest(self._slots[TRUTH + key]) for key, space in self.truth.items()},
+            arrived=arrived,
         )
 
     def _first_rows(self, values: dict[str, np.ndarray], arrived: np.ndarray) -> Rows:
         none = np.zeros(self.num_envs, bool)
         return self._rows(
             values,
-            prev_action=np.zeros((self.num_envs, *self.action.shape), self.action.dtype),
+            prev_action=np.zeros_like(self._idle),
             reward=np.zeros(self.num_envs, np.float32),
             is_first=arrived.copy(),
             is_terminal=none,
@@ -179,11 +189,8 @@ class Vector:
 
     def _rows(self, values: dict[str, np.ndarray], **fields: np.ndarray) -> Rows:
         self._ended = fields["is_last"]
-        if not np.isfinite(fields["reward"]).all():
-            index = int(np.argmin(np.isfinite(fields["reward"])))
-            raise EnvironmentFault(f"{self.env_id}, environment {index}: its reward is {fields['reward'][index]}")
-        obs = {key: value for key, value in values.items() if not key.startswith(TRUTH)}
-        truth = {key.removeprefix(TRUTH): value for key, value in values.items() if key.startswith(TRUTH)}
+        obs = {key: values[key] for key in self.spec.obs}
+        truth = {key: values[TRUTH + key] for key in self.truth}
         return Rows(obs=obs, truth=truth, **fields)  # type: ignore[arg-type]
 
     def _at_rest(self, obs: Any) -> dict[str, np.ndarray]:
@@ -193,14 +200,13 @@ class Vector:
             raise EnvironmentFault(f"{self.env_id}: observed {sorted(found)}, declared {sorted(self._spaces)}")
         values = {}
         for key, space in self._spaces.items():
-            given = np.asarray(found[key])
-            array = space.to_rest(given)
+            array = space.to_rest(found[key])
             if array.shape != (self.num_envs, *space.shape):
                 raise EnvironmentFault(f"{self.env_id}: {key!r} has shape {array.shape}, not {space.shape} each")
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 index = int(np.argmin(np.isfinite(array.reshape(self.num_envs, -1)).all(1)))
                 raise EnvironmentFault(f"{self.env_id}, environment {index}: {key!r} is NaN or infinite")
-            values[key] = array.copy() if np.may_share_memory(array, given) else array
+            values[key] = array
         return values
 
     def _named(self, obs: Any) -> dict[str, Any]:
@@ -225,25 +231,20 @@ class Vector:
 
     def _checked(self, actions: np.ndarray, ended: np.ndarray) -> np.ndarray:
         """Check actions and give them their stored type; where none is taken, put a legal one."""
-        space, array = self.action, np.asarray(actions)
-        if array.shape != (self.num_envs, *space.shape):
-            raise SpecError(f"{self.env_id}: actions of shape {array.shape}, expected {(self.num_envs, *space.shape)}")
-        if space.kind == "discrete" and array.dtype.kind not in "iub":
+        array, discrete = np.asarray(actions), self.action.kind == "discrete"
+        if array.shape != self._idle.shape:
+            raise SpecError(f"{self.env_id}: actions of shape {array.shape}, expected {self._idle.shape}")
+        if discrete and array.dtype.kind not in "iub":
             raise SpecError(f"{self.env_id}: actions of type {array.dtype}, expected integers")
-        flat = array.reshape(self.num_envs, -1)
-        if space.kind == "discrete":
-            low = np.asarray(space.start)
-            legal = ((flat >= low) & (flat < low + np.asarray(space.classes))).all(1)
-        else:
-            legal = np.isfinite(flat).all(1)
-        if not (legal | ended).all():
-            index = int(np.argmin(legal | ended))
+        if np.count_nonzero(ended):
+            array = np.where(_like(ended, array), self._idle, array)
+        legal = (array >= self._low) & (array <= self._high) if discrete else np.isfinite(array)
+        if np.count_nonzero(legal) < legal.size:
+            index = int(np.argmin(legal.reshape(self.num_envs, -1).all(1)))
             raise SpecError(f"{self.env_id}, environment {index}: {array[index]} is not a legal action")
-        idle = np.asarray(space.start) if space.kind == "discrete" else np.zeros(flat.shape[1])
-        flat = np.where(ended[:, None], idle, flat)
-        if space.bounded:
-            flat = np.clip(flat, space.low, space.high)
-        return flat.astype(space.dtype).reshape(array.shape)
+        if self.action.bounded:
+            array = np.clip(array, self._low, self._high)
+        return array.astype(self._idle.dtype)
 
     def _call(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
         try:
@@ -263,6 +264,19 @@ def _mode(env: Fleet | VectorEnv, env_id: str) -> AutoresetMode:
         raise EnvironmentFault(
             f"{env_id}: its metadata['autoreset_mode'] is {stated!r}; declare one of {modes}, or its ends are ambiguous"
         ) from None
+
+
+def _limits(space: Space, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the least, the largest and an idle action of `count` environments: each [N, ...]."""
+    if space.kind == "discrete":
+        low = idle = np.asarray(space.start)
+        high = low + np.asarray(space.classes) - 1
+    else:
+        idle = np.zeros(space.width, space.dtype)
+        low, high = (np.asarray(space.low), np.asarray(space.high)) if space.bounded else (idle, idle)  # not used
+    shape = (count, *space.shape)
+    low, high, idle = (np.repeat(one[None], count, 0).reshape(shape) for one in (low, high, idle))
+    return low, high, idle.astype(space.dtype)
 
 
 def _like(mask: np.ndarray, array: np.ndarray) -> np.ndarray:

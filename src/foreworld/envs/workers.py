@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from multiprocessing.sharedctypes import RawArray
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
 from foreworld.core.errors import ConfigError, EnvironmentFault
-from foreworld.envs.driver import Builder, Driver, Outcome, derived_seed
-from foreworld.envs.fleet import Arrivals, Field, Fleet, observation_fields, own
+from foreworld.envs.driver import Builder, Driver, Faults, derived_seed, step_together
+from foreworld.envs.fleet import Fleet
+from foreworld.envs.slots import Field, Slots, slot_fields
 
 STEP, RESET = b"s", b"r"
 START_SECONDS = 120.0
@@ -36,7 +39,7 @@ ALIGNMENT = 64
 class Workers(Fleet):
     """Run every environment in a process of its own, and watch over them.
 
-    Observations and actions travel through shared memory; the pipes carry a few plain bytes. A worker
+    Rows and actions travel through shared memory; the pipes carry a few plain bytes. A worker
     that ends, or leaves a command unanswered for `timeout` seconds, is killed and started again with a
     fresh seed, while the others go on: it has not `arrived` until the first row of its new episode comes.
 
@@ -62,16 +65,15 @@ class Workers(Fleet):
             raise ConfigError(f"timeout is a number of seconds above 0, found {timeout}")
         with closing(builders[0]()) as probe:
             super().__init__(env_id, probe, len(builders), fault_rate)
-            fields = observation_fields(probe.observation_space, self.num_envs)
+            fields = slot_fields(probe.observation_space, self.num_envs)
             act = probe.action_space
         action: Field = ((self.num_envs, *(act.shape or ())), np.dtype(act.dtype).str)
         self._memory = _Memory(fields), _Memory({"action": action})
-        self._slots = self._memory[0].arrays()
+        self.slots = Slots(self.single_observation_space, self._memory[0].arrays())
         self._actions = self._memory[1].arrays()["action"]
         self._timeout = timeout
         self._seed: int | None = None
         self._builders = builders
-        self._ended = np.zeros(self.num_envs, bool)
         self._answered = np.zeros(self.num_envs, bool)
         self._restarts, self._lost_in_a_row = np.zeros((2, self.num_envs), int)
         self._selector = selectors.DefaultSelector()
@@ -90,7 +92,7 @@ class Workers(Fleet):
         """Process numbers of the workers."""
         return [worker.process.pid or 0 for worker in self._workers]
 
-    def reset(self, seed: int | None = None) -> Arrivals:
+    def reset(self, seed: int | None = None) -> np.ndarray:
         """Begin a new episode everywhere, and wait for all of them."""
         self._seed = seed
         if any(worker.busy for worker in self._workers):
@@ -99,12 +101,12 @@ class Workers(Fleet):
             self._send(index, _reset_message(None if seed is None else seed + index))
         return self._gather(everyone=True)
 
-    def step(self, actions: np.ndarray) -> Arrivals:
+    def step(self, actions: np.ndarray) -> np.ndarray:
         """Take one action everywhere; an environment that is being started again is not waited for."""
         self._actions[:] = actions
         for index, worker in enumerate(self._workers):
             if not worker.busy:
-                self._send(index, RESET if self._ended[index] else STEP)
+                self._send(index, STEP)
         return self._gather(everyone=False)
 
     def close(self) -> None:
@@ -117,40 +119,44 @@ class Workers(Fleet):
         self._workers = []
         self._selector.close()
 
-    def _gather(self, everyone: bool) -> Arrivals:
+    def _gather(self, everyone: bool) -> np.ndarray:
         """Wait for those that were asked for a step, and for all if told so; at least one row must come."""
-        arrivals = self._blank(self._slots)
-        while not arrivals.arrived.any() or any(w.busy and (everyone or not w.starting) for w in self._workers):
+        arrived, found = np.zeros(self.num_envs, bool), dict[int, Faults]()
+        while not arrived.any() or any(w.busy and (everyone or not w.starting) for w in self._workers):
             patience = min(worker.deadline for worker in self._workers if worker.busy) - time.monotonic()
             ready = self._selector.select(max(patience, 0))
             for key, _ in ready:
-                self._receive(key.data, arrivals)
+                message = self._received(key.data)
+                if message is not None:
+                    arrived[key.data] = True
+                if message:
+                    found[key.data] = Faults.unpack(message)
             if not ready:
                 now = time.monotonic()
                 for index, worker in enumerate(self._workers):
                     if worker.busy and worker.deadline <= now:
                         self._lose(index, hung=True)
-        self._ended = arrivals.last
-        return arrivals
+        return self._count(arrived, found)
 
-    def _receive(self, index: int, arrivals: Arrivals) -> None:
+    def _received(self, index: int) -> bytes | None:
+        """Return what a worker said of the row that it put: its faults, almost always none. None if no row came."""
         worker = self._workers[index]
         if not worker.busy:
             # It died after its row came. Another in its place now would write over that row, which lies in shared
             # memory until the caller has copied it: so the death is noticed by the next command.
             self._selector.unregister(worker.pipe)
             worker.pipe.close()
-            return
+            return None
         try:
-            outcome = Outcome.unpack(worker.pipe.recv_bytes())
+            message = worker.pipe.recv_bytes()
         except (EOFError, OSError):
             self._lose(index, hung=False)
-            return
+            return None
         worker.busy = worker.starting = False
         self._answered[index] = True
-        if not outcome.first:
+        if not self.slots.first[index]:
             self._lost_in_a_row[index] = 0
-        self._take(arrivals, index, outcome)
+        return message
 
     def _send(self, index: int, message: bytes) -> None:
         worker = self._workers[index]
@@ -185,7 +191,7 @@ class Workers(Fleet):
 
     def _started(self, index: int) -> _Worker:
         ours, theirs = self._context.Pipe()
-        arguments = (self._builders[index], index, *self._memory, theirs)
+        arguments = (self._builders[index], self.single_observation_space, index, *self._memory, theirs)
         process = self._context.Process(target=_serve, args=arguments, daemon=True)
         try:
             process.start()
@@ -249,19 +255,23 @@ def _reset_message(seed: int | None) -> bytes:
     return RESET if seed is None else RESET + str(seed).encode()
 
 
-def _serve(build: Builder, index: int, slots: _Memory, actions: _Memory, pipe: Connection) -> None:
+def _serve(
+    build: Builder, space: gym.Space[Any], index: int, rows: _Memory, actions: _Memory, pipe: Connection
+) -> None:
     """Answer commands until the pipe is closed; what a worker process runs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent decides
     _end_with_parent()
-    taken = actions.arrays()["action"]
-    with closing(Driver(build, slots.arrays(), index)) as driver, suppress(EOFError, OSError):
+    mine = slice(index, index + 1)
+    slots = Slots(space, {name: array[mine] for name, array in rows.arrays().items()})
+    taken = actions.arrays()["action"][mine]
+    with closing(Driver(build, slots, 0)) as driver, suppress(EOFError, OSError):
         while True:
             command = pipe.recv_bytes()
             if command == STEP:
-                outcome = driver.step(own(taken, index))
+                faults = step_together([driver], slots, taken.copy()).get(0)
             else:
-                outcome = driver.reset(int(command[len(RESET) :]) if len(command) > len(RESET) else None)
-            pipe.send_bytes(outcome.pack())
+                faults = driver.reset(int(command[len(RESET) :]) if len(command) > len(RESET) else None)
+            pipe.send_bytes(faults.pack() if faults else b"")
 
 
 def _end_with_parent() -> None:

@@ -13,6 +13,7 @@ from foreworld.core.errors import SpecError
 from foreworld.core.registry import unknown
 from foreworld.core.spaces import TRUTH, Space
 from foreworld.envs.area import resize_area
+from foreworld.envs.contract import leaves
 
 
 class KeepKeys(gym.ObservationWrapper):
@@ -88,6 +89,12 @@ class ResizeImages(gym.ObservationWrapper):
         if image.layout == "hw":
             return lambda value: resize_area(np.asarray(value)[..., None], size, size)[..., 0]
         return lambda value: resize_area(np.asarray(value).transpose(1, 2, 0), size, size).transpose(2, 0, 1)
+
+
+def has_size(space: spaces.Space[Any], size: int) -> bool:
+    """Say whether every picture of an observation is a square of this side already."""
+    images = [_image(inner) for inner in leaves(space).values()]
+    return all(image.shape[1:] == (size, size) for image in images if image is not None)
 
 
 def _image(space: spaces.Space[Any]) -> Space | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from foreworld.data.store import Writer
 from foreworld.envs.make import make
 from foreworld.envs.vector import Rows, Vector
 from foreworld.rollout.record import record
+from foreworld.rollout.tape import Tape
 from foreworld.worlds.catalogue import passive
 
 Progress = Callable[[int, int], None]
@@ -56,6 +57,12 @@ class RandomPolicy:
         if repeat < 1:
             raise ConfigError(f"repeat is a mean number of steps and at least 1, found {repeat}")
         self._action, self._change = action, 1 / repeat
+        self._low, self._high = np.asarray(action.low), np.asarray(action.high)
+        if action.kind == "discrete":
+            self._low = np.asarray(action.start)
+            self._high = self._low + np.asarray(action.classes) - 1
+        if self._low.size == 1:  # NumPy is twice as fast with one number as with an array of one
+            self._low, self._high = self._low[0], self._high[0]
         self._rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, 1])))
         self._held: np.ndarray | None = None
 
@@ -68,20 +75,20 @@ class RandomPolicy:
         count = len(is_first)
         fresh = self._draw(count)
         change = (self._rng.random(count) < self._change) | is_first
-        held = fresh if self._held is None else self._held
-        self._held = np.where(change.reshape(count, *[1] * len(self._action.shape)), fresh, held)
-        return self._held
+        if self._held is not None and np.count_nonzero(change) < count:
+            fresh[~change] = self._held[~change]
+        self._held = fresh
+        return fresh
 
     def _draw(self, count: int) -> np.ndarray:
-        space, shape = self._action, (count, *self._action.shape)
+        space = self._action
         if space.kind == "discrete":
-            start = np.asarray(space.start)
-            drawn = self._rng.integers(start, start + np.asarray(space.classes), size=(count, len(space.classes)))
+            drawn = self._rng.integers(self._low, self._high, (count, len(space.classes)), endpoint=True)
         elif space.bounded:
-            drawn = self._rng.uniform(space.low, space.high, size=(count, space.width))
+            drawn = self._low + (self._high - self._low) * self._rng.random((count, space.width))
         else:
             drawn = self._rng.standard_normal((count, space.width))
-        return drawn.astype(space.dtype).reshape(shape)
+        return drawn.astype(space.dtype).reshape(count, *space.shape)
 
 
 def collect(
@@ -204,35 +211,6 @@ class _Budget:
         return self.total // envs + (index < self.total % envs) if self.of_episodes else float("inf")
 
 
-@dataclass
-class _Stream:
-    """The rows of one environment's open episode, and how many episodes it has stored."""
-
-    rows: list[tuple[Rows, int]] = field(default_factory=list)
-    stored: int = 0
-
-    def cut_off(self, shelf: _Shelf) -> bool:
-        """Store what there is of an episode that will not go on; one row alone says nothing and is dropped."""
-        if len(self.rows) < 2:
-            self.rows = []
-            return False
-        shelf.add(self.episode())
-        return True
-
-    def episode(self) -> Episode:
-        """Stack the rows into an episode and begin anew."""
-        taken, self.rows = self.rows, []
-        last, index = taken[-1]
-        self.stored += 1
-        return Episode(
-            obs={key: np.stack([row.obs[key][i] for row, i in taken]) for key in last.obs},
-            prev_action=np.stack([row.prev_action[i] for row, i in taken]),
-            reward=np.stack([row.reward[i] for row, i in taken]),
-            is_terminal=bool(last.is_terminal[index]),
-            truth={key: np.stack([row.truth[key][i] for row, i in taken]) for key in last.truth},
-        )
-
-
 def _budget(episodes: int | None, steps: int | None) -> _Budget:
     if (episodes is None) == (steps is None):
         raise ConfigError("say how much to collect: either episodes or steps")
@@ -290,6 +268,58 @@ class _Shelf:
             self._sealed = self._writer.rows
 
 
+class _Recorder:
+    """Cut the rows that arrive into episodes, shelve those, and keep account of the budget.
+
+    Attributes:
+        done: how much of the budget is spent, in episodes or steps.
+    """
+
+    def __init__(self, shelf: _Shelf, budget: _Budget, envs: int) -> None:
+        self.done = 0
+        self._shelf, self._budget, self._tape = shelf, budget, Tape(envs)
+        self._left = [budget.share(index, envs) for index in range(envs)]  # episodes that each may still store
+
+    def add(self, rows: Rows) -> None:
+        """Record what arrived; where an episode ended or another began, shelve it."""
+        kept = self._within_budget(rows)
+        self._tape.add(rows, kept)
+        now = self._tape.length
+        for index in (rows.is_first | (rows.is_last & kept)).nonzero()[0].tolist():
+            if rows.is_first[index]:
+                self._shelve(self._tape.cut(index, now - 1), index)  # what followed the last row never came
+                if self._left[index] > 0:
+                    self._tape.begin(index)
+            else:
+                self._shelve(self._tape.cut(index, now, is_terminal=bool(rows.is_terminal[index])), index)
+
+    def finish(self) -> None:
+        """Shelve what there is of the episodes that will not go on."""
+        for index in range(len(self._left)):
+            self._shelve(self._tape.cut(index, self._tape.length), index)
+
+    def _within_budget(self, rows: Rows) -> np.ndarray:
+        """Return which rows are kept, [N] bool: those that arrived, unless they are steps beyond the budget."""
+        if self._budget.of_episodes:
+            return rows.arrived
+        taken, left = rows.arrived & ~rows.is_first, self._budget.total - self.done
+        count = int(np.count_nonzero(taken))
+        self.done += min(count, left)
+        if count <= left:
+            return rows.arrived
+        beyond = np.zeros_like(taken)
+        beyond[np.flatnonzero(taken)[left:]] = True
+        return rows.arrived & ~beyond
+
+    def _shelve(self, episode: Episode | None, index: int) -> None:
+        """Store an episode, if there is one; one row alone says nothing and is dropped."""
+        if episode is None or len(next(iter(episode.obs.values()))) < 2:
+            return
+        self._shelf.add(episode)
+        self._left[index] -= 1
+        self.done += self._budget.of_episodes
+
+
 def _run(
     env: Vector,
     policy: Policy,
@@ -300,26 +330,13 @@ def _run(
     stop: Callable[[], bool] | None,
 ) -> None:
     """Act until the budget is spent; every episode is added whole when it ends, or up to where it was cut off."""
-    streams = [_Stream() for _ in range(env.num_envs)]
-    shares = [budget.share(index, env.num_envs) for index in range(env.num_envs)]
-    done, rows = 0, env.reset(seed=seed)
+    recorder = _Recorder(shelf, budget, env.num_envs)
+    rows = env.reset(seed=seed)
     while True:
-        for index, stream in enumerate(streams):
-            if not rows.arrived[index]:
-                continue
-            if rows.is_first[index] and stream.rows:  # what followed the last row never came
-                done += stream.cut_off(shelf) and budget.of_episodes
-            counts = not budget.of_episodes and not rows.is_first[index]
-            if stream.stored >= shares[index] or (counts and done >= budget.total):
-                continue
-            stream.rows.append((rows, index))
-            done += counts
-            if rows.is_last[index]:
-                shelf.add(stream.episode())
-                done += budget.of_episodes
+        recorder.add(rows)
         if progress is not None:
-            progress(done, budget.total)
-        if done >= budget.total or (stop is not None and stop()):
+            progress(recorder.done, budget.total)
+        if recorder.done >= budget.total or (stop is not None and stop()):
             break
         try:
             rows = env.step(policy(rows))
@@ -328,5 +345,4 @@ def _run(
             if stop is None or not stop():
                 raise
             break
-    for stream in streams:
-        stream.cut_off(shelf)
+    recorder.finish()

@@ -138,16 +138,20 @@ def to_float(batch: int = 16, length: int = 64) -> Figure:
     return _rate(name, batch * length, "frames/s", spent, copy, "one conversion to float32")
 
 
-def collection(env_id: str, steps: int, num_envs: int = 8) -> Figure:
-    """Time `collect` with a random player against the same environments stepped by Gymnasium's own vector."""
+def collection(env_id: str, steps: int, least: float = 0.0, num_envs: int = 8) -> Figure:
+    """Time `collect` with a random player against the same environments stepped by Gymnasium's own vector.
+
+    Args:
+        env_id: any environment.
+        steps: how many to take.
+        least: take more until the bare environments are busy for so many seconds. A short run would time
+            the first shards, which are small and cost as much as large ones.
+        num_envs: environments side by side.
+    """
     env = make(env_id, num_envs=num_envs)
     bare = SyncVectorEnv([builder(env_id)] * num_envs, copy=False)
-    rng = np.random.default_rng(0)
-    if env.action.kind == "discrete":
-        start, count = env.action.start[0], env.action.classes[0]
-        actions = rng.integers(start, start + count, size=(steps // num_envs, num_envs))
-    else:
-        actions = np.stack([bare.action_space.sample() for _ in range(steps // num_envs)])
+    bare.action_space.seed(0)
+    actions = [bare.action_space.sample() for _ in range(steps // num_envs)]
     with tempfile.TemporaryDirectory() as folder:
 
         def play() -> None:
@@ -158,6 +162,9 @@ def collection(env_id: str, steps: int, num_envs: int = 8) -> Figure:
         def store() -> None:
             collect(env, out=Path(folder) / "data", steps=steps, overwrite=True)
 
+        once = seconds(play, repeats=1, warm=0)
+        actions *= max(1, math.ceil(least / once))
+        steps = len(actions) * num_envs
         # by turns, so that what else the machine does falls on both
         turns = [(seconds(play, repeats=1, warm=0), seconds(store, repeats=1, warm=0)) for _ in range(3)]
     env.close()

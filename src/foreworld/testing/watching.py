@@ -20,7 +20,6 @@ from gymnasium import spaces
 
 from foreworld.core.errors import ForeworldError
 from foreworld.data.dataset import Dataset
-from foreworld.envs.contract import Guard
 from foreworld.envs.fleet import Local
 from foreworld.envs.vector import Rows, Vector
 from foreworld.envs.workers import Workers
@@ -114,7 +113,7 @@ class TroubledEnv(gym.Env[Any, Any]):
 
 def troubled(seconds: float = 0.0) -> gym.Env:
     """Build the environment as `make` would, with steps that take so long."""
-    return Guard(TroubledEnv(seconds))
+    return TroubledEnv(seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
