@@ -96,9 +96,7 @@ class SafeHorizon:
         said = "; ".join(f"{name} says {rule}, {_percent(rule.exceeded)} exceed it" for name, rule in rules)
         ended = ""
         if self.ended:
-            ended = (
-                f" {self.ended} ended early and count as never exceeding it; mark as `cut` if the recording did."
-            )
+            ended = f" {self.ended} ended early and count as never exceeding it; mark as `cut` if the recording did."
         return f"{told} ({self.episodes} episodes).{ended} Rules of thumb, for comparison: {said}."
 
 
