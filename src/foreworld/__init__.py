@@ -18,6 +18,7 @@ _EXPORTS = {
     "deterministic": "foreworld.core",
     "RSSM": "foreworld.models.rssm",
     "Linear": "foreworld.models.linear",
+    "Ensemble": "foreworld.models.ensemble",
     "load": "foreworld.data",
     "collect": "foreworld.rollout",
     "imagine": "foreworld.rollout",
@@ -32,6 +33,7 @@ __all__ = ["__version__", *_EXPORTS]
 if TYPE_CHECKING:
     from foreworld.core import Segment, Spec, deterministic, seeded, tree
     from foreworld.data import load
+    from foreworld.models.ensemble import Ensemble
     from foreworld.models.linear import Linear
     from foreworld.models.rssm import RSSM
     from foreworld.rollout import collect, imagine

@@ -193,3 +193,22 @@ def test_a_run_that_cannot_go_on_exits_with_2_and_names_the_term(
     assert re.search(r"(loss|gradient|total)\S* was NaN or infinite in 2 updates in a row.*lower --fit\.lr", said)
     assert read_metrics(run / "metrics.jsonl")[-1]["rollbacks"] == 3
     assert torch.isfinite(torch.tensor(read_metrics(run / "metrics.jsonl")[-1]["skipped"]))
+
+
+def test_an_ensemble_takes_sizes_and_settings_of_its_members(
+    world: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    data, run = ["--data", str(world / "data")], tmp_path / "run"
+    more = ["--model.member=linear", "--size", "wide", "--model.members", "2", "--model.each.window", "3"]
+    assert main(["train", "--preset", "ensemble", *more, "--model.bootstrap", *data, "--out", str(run)]) == 0
+    stored = json.loads((run / "config.json").read_text())
+    each = {"window": 3, "components": 256, "fit": "ridge", "frames": 3000}
+    assert stored["model"] == {"member": "linear", "members": 2, "each": each, "bootstrap": True}
+    assert (stored["family"], stored["fit"]["steps"]) == ("ensemble", 0)
+    assert main(["train", "--resume", str(run)]) == 0
+    said = complaint(capsys, "train", "--resume", str(run), "--model.each.window", "4")
+    assert "cannot change (each.window 3 -> 4)" in said
+    assert "must be the RSSMConfig" in complaint(capsys, "train", "--resume", str(run), "--model.member", "rssm")
+    other = ["--model.member", "linear", "--size", "12m", *data, "--out", str(tmp_path / "other")]
+    assert "unknown size of ensemble '12m'" in complaint(capsys, "train", "--preset", "ensemble", *other)
+    assert not (tmp_path / "other").exists()

@@ -54,7 +54,7 @@ def test_what_is_written_is_read_back_to_the_bit(tmp_path: Path) -> None:
         for key, value in episode.obs.items():
             assert raw[f"obs/{key}"].tobytes() == value.tobytes()
             assert np.array_equal(segment.obs[key][0].numpy(), value)
-        assert np.array_equal(data.truth(i)["ram"][0].numpy(), episode.truth["ram"])
+        assert np.array_equal(data.truth([i], [0], len(episode.reward))["ram"][0].numpy(), episode.truth["ram"])
         assert segment.mask is None
         assert segment.is_first[0].tolist() == [True] + [False] * (segment.length - 1)
         assert segment.is_last[0].tolist() == [False] * (segment.length - 1) + [True]

@@ -145,7 +145,7 @@ def test_atari_is_collected_with_its_memory(tmp_path: Path) -> None:
     data = collect("ALE/Freeway-v5", steps=24, max_steps=10, num_envs=2, repeat=4, out=tmp_path / "d")
     assert data.steps == 24 and data.lengths.max() == 11
     assert data.episode(0).obs["image"].shape == (1, 11, 3, 64, 64)
-    assert data.truth(0)["ram"].shape == (1, 11, 128)
+    assert data.truth([0], [0], 11)["ram"].shape == (1, 11, 128)
     assert data.spec.fps == 15
 
 

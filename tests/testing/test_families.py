@@ -1,4 +1,4 @@
-"""The conformance kit on both built-in families, in all variants."""
+"""The conformance kit on the built-in families, in all variants, and on ensembles of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from foreworld.core import Spec
+from foreworld.models.ensemble import Ensemble
 from foreworld.models.linear import Linear, LinearConfig
 from foreworld.models.rssm import RSSM, RSSMConfig
 from foreworld.testing import Check, Factory, check_alignment, check_compile, parametrize_conformance, specs
@@ -26,6 +27,10 @@ def rssm(**fields: Any) -> Factory:
 def linear(**fields: Any) -> Factory:
     config = LinearConfig(**({"components": 8} | fields))
     return lambda spec: Linear(spec, config)
+
+
+def ensemble(member: str, each: dict[str, Any], **fields: Any) -> Factory:
+    return lambda spec: Ensemble(spec, member=member, each=each, **({"members": 2} | fields))
 
 
 @parametrize_conformance(rssm(convolutions="strided"), updates=0)
@@ -78,6 +83,47 @@ def test_linear_trained_window(check: Check) -> None:
     check()
 
 
+@parametrize_conformance(ensemble("rssm", SMALL | {"convolutions": "strided"}), updates=0)
+def test_ensemble_of_rssm(check: Check) -> None:
+    check()
+
+
+@parametrize_conformance(ensemble("rssm", SMALL | {"latent": "gaussian"}, members=3), VECTORS, updates=0)
+def test_ensemble_of_rssm_gaussian(check: Check) -> None:
+    check()
+
+
+@parametrize_conformance(ensemble("rssm", SMALL | {"pixel_loss": "normalised"}, bootstrap=True), MIXED, updates=0)
+def test_ensemble_of_rssm_bootstrapped(check: Check) -> None:
+    check()
+
+
+@parametrize_conformance(ensemble("rssm", SMALL | {"reward": False, "cont": False}, members=1), VECTORS, updates=0)
+def test_ensemble_of_one(check: Check) -> None:
+    check()
+
+
+@parametrize_conformance(ensemble("linear", {"components": 8, "window": 1}, bootstrap=True))
+def test_ensemble_of_linear(check: Check) -> None:
+    check()
+
+
+@parametrize_conformance(ensemble("linear", {"components": 8, "window": 3, "fit": "gradient"}), VECTORS, updates=0)
+def test_ensemble_of_linear_trained(check: Check) -> None:
+    check()
+
+
+@pytest.mark.usefixtures("gru_installed")
+@parametrize_conformance(ensemble("gru", {"units": 16}), VECTORS, updates=0)
+def test_ensemble_of_an_outside_family(check: Check) -> None:
+    check()
+
+
+@pytest.mark.slow
+def test_ensemble_of_rssm_aligns_with_the_state_reached() -> None:
+    check_alignment(ensemble("rssm", COUNTS | {"latent": "gaussian"}), "box", updates=300)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("latent", "action"),
@@ -89,7 +135,7 @@ def test_rssm_aligns_with_the_state_reached(latent: Any, action: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [rssm(), linear()], ids=["rssm", "linear"])
+@pytest.mark.parametrize("make", [rssm(), linear(), ensemble("rssm", SMALL)], ids=["rssm", "linear", "ensemble"])
 @pytest.mark.parametrize("spec", ALL.values(), ids=ALL)
 def test_inductor(make: Factory, spec: Spec) -> None:
     check_compile(make, spec, backend="inductor")

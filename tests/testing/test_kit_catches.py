@@ -136,6 +136,32 @@ class Embedding(Sound):
         return segment.reward
 
 
+class Disagreeing(Sound):
+    """Provides a spread."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.provides |= {"spread"}
+
+    def spread(self, state: Memory) -> Tensor:
+        return state.hidden.var(-1)
+
+
+class SpreadByEntry(Disagreeing):
+    def spread(self, state: Memory) -> Tensor:
+        return state.hidden.square()
+
+
+class SpreadBelowZero(Disagreeing):
+    def spread(self, state: Memory) -> Tensor:
+        return super().spread(state) - 1
+
+
+class SpreadOverBatch(Disagreeing):
+    def spread(self, state: Memory) -> Tensor:
+        return super().spread(state) + state.hidden.var(0).mean()
+
+
 class OtherGoalSpace(Embedding):
     def embed(self, obs: dict[str, Tensor]) -> Tensor:
         return obs["obs"]
@@ -405,6 +431,8 @@ BROKEN: list[tuple[str, type[Sound], str]] = [
     ("shapes", NotFinite, "not finite"),
     ("shapes", LostKey, "keys \\['observation'\\]"),
     ("shapes", OtherGoalSpace, "as in Step.embed"),
+    ("shapes", SpreadByEntry, "spread: shape"),
+    ("shapes", SpreadBelowZero, "spread: found values below 0"),
     ("shapes", ScoreOfUnknownKind, "score_kind"),
     ("shapes", EmbedUnread, "embed is missing"),
     ("shapes", Nameless, "family: missing"),
@@ -414,6 +442,7 @@ BROKEN: list[tuple[str, type[Sound], str]] = [
     ("rows_independent", BatchNormed, "row 1 of the batch"),
     ("rows_independent", ResetsEveryone, "row 1 of the batch"),
     ("rows_independent", LossMixesRows, "terms"),
+    ("rows_independent", SpreadOverBatch, "spread"),
     ("is_first_resets", NeverResets, "rows before `is_first`"),
     ("is_first_resets", ResetsOnlyAtStart, "rows before `is_first`"),
     ("is_first_resets", ActsAtFirst, "action at the row"),
@@ -463,8 +492,10 @@ def test_the_sound_model_passes(spec: Spec) -> None:
     assert len(results) == len(CHECKS)
 
 
-def test_embedding_and_score_pass_where_they_are_provided() -> None:
+def test_embedding_score_and_spread_pass_where_they_are_provided() -> None:
     testing.check_shapes(Embedding, SPEC)
+    for check in (testing.check_shapes, testing.check_rows_independent, testing.check_imagine_equals_step):
+        check(Disagreeing, SPEC)
 
 
 def test_all_failures_are_named_together() -> None:

@@ -107,6 +107,17 @@ def test_three_kills_leave_no_trace(data: Dataset, tmp_path: Path, optimizer: st
     check_kills(lambda: rssm(data), data, tmp_path, [1, 7, 9], settings)
 
 
+def test_an_ensemble_goes_on_after_a_kill_as_if_there_had_been_none(data: Dataset, tmp_path: Path) -> None:
+    family = find("models", "ensemble")
+    config = family.config_type(member="rssm", members=2, each=SMALL, bootstrap=True)
+
+    def ensemble() -> Any:
+        torch.manual_seed(5)
+        return family.build(data.spec, config)
+
+    check_kills(ensemble, data, tmp_path, [1, 7], RSSM | {"steps": 8, "save_every": 4})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["laprop", "adamw"])
 def test_a_kill_after_each_of_50_updates_leaves_no_trace(data: Dataset, tmp_path: Path, optimizer: str) -> None:

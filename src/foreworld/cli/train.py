@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from contextlib import nullcontext
-from dataclasses import dataclass, field, make_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,10 +76,13 @@ def run(argv: list[str]) -> None:
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default="rssm")
     first.add_argument("--size", default="tiny")
+    first.add_argument("--model.member", dest="member")
     first.add_argument("--resume", type=Path)
     chosen, _ = first.parse_known_args(argv)
     if chosen.resume is None:
         family = find("models", chosen.preset)
+        if chosen.member is not None and family.of is not None:
+            family = family.of(chosen.member)
         model, settings = family.config(chosen.size), family.fit(chosen.size)
     else:
         family, model, settings = _stored(chosen.resume)
@@ -172,8 +175,16 @@ def _with_flags(config: FitConfig, args: Any) -> FitConfig:
 
 
 def _difference(before: Any, after: Any) -> str:
-    names = [name for name in vars(before) if getattr(before, name) != getattr(after, name)]
-    return ", ".join(f"{name} {getattr(before, name)} -> {getattr(after, name)}" for name in names)
+    old, new = _fields(before), _fields(after)
+    return ", ".join(f"{name} {old[name]} -> {new[name]}" for name in old if old[name] != new[name])
+
+
+def _fields(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Name every setting by its dotted path."""
+    found: dict[str, Any] = {}
+    for name, value in vars(config).items():
+        found |= _fields(value, f"{prefix}{name}.") if is_dataclass(value) else {f"{prefix}{name}": value}
+    return found
 
 
 def _device(name: str) -> str:

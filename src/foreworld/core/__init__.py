@@ -5,6 +5,7 @@ from foreworld.core.config import from_json as from_json
 from foreworld.core.config import to_json as to_json
 from foreworld.core.protocols import Calibrates as Calibrates
 from foreworld.core.protocols import Decodes as Decodes
+from foreworld.core.protocols import Disagrees as Disagrees
 from foreworld.core.protocols import LearnsDreaming as LearnsDreaming
 from foreworld.core.protocols import TrainableModel as TrainableModel
 from foreworld.core.protocols import Unrolls as Unrolls

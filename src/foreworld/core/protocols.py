@@ -62,6 +62,21 @@ class Unrolls(Protocol[S]):
         ...
 
 
+class Disagrees(Protocol[S]):
+    """Capability `spread`: how far the members of an ensemble are apart.
+
+    It is no part of `read`, as it may need every member's decoder: on pictures several times the cost of a dream.
+    """
+
+    def spread(self, state: S) -> Tensor:
+        """Return the disagreement [B] or [B, T] at any state; 0 where all members say the same."""
+        ...
+
+    def decode_members(self, state: S) -> dict[str, Tensor]:
+        """Return what each member decodes, [B, M, ...] or [B, T, M, ...]; for ensembles that provide `decode`."""
+        ...
+
+
 class Calibrates(Protocol):
     """Capability `calibrate`: closed-form statistics of the training data, before the first update."""
 

@@ -13,6 +13,7 @@ KINDS = ("models", "planners", "envs", "formats", "sinks")
 
 _BUILTIN: dict[str, dict[str, str]] = {
     "models": {
+        "ensemble": "foreworld.presets.ensemble:FAMILY",
         "linear": "foreworld.presets.linear:FAMILY",
         "rssm": "foreworld.presets.rssm:FAMILY",
     },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -86,16 +86,14 @@ class Step:
         reward: [..], the reward of arriving at this state.
         cont: [..], probability that the state is not terminal.
         embed: [.., E], position in goal space.
-        spread: [..], disagreement of an ensemble.
-        members: the same with member axis M, for ensembles.
+        members: for ensembles: what each member says, another `Step` with [B, M, ...] or [B, T, M, ...].
     """
 
     feat: Tensor
     reward: Tensor | None = None
     cont: Tensor | None = None
     embed: Tensor | None = None
-    spread: Tensor | None = None
-    members: Any = None
+    members: Step | None = None
 
 
 @state
@@ -111,7 +109,7 @@ class Rollout(Generic[S]):
         final: the last state, leaves [B, ...].
         obs: if kept: name to [B, H, ...]; else None.
         embed: if kept: [B, H, E]; else None.
-        spread: if kept: [B, H]; else None.
+        spread: if kept: [B, H], disagreement of an ensemble; else None.
         states: if kept: leaves [B, H, ...]; else None.
     """
 

@@ -16,7 +16,7 @@ from foreworld.core.errors import DataError, SpecError
 from foreworld.core.files import MANIFEST, sha256
 from foreworld.core.spaces import TRUTH, Spec
 from foreworld.core.types import Segment
-from foreworld.data.sampling import cumulative_starts, draw_starts, generator, pieces
+from foreworld.data.sampling import Piece, cumulative_starts, draw_starts, generator, pieces
 from foreworld.data.schema import ACTION, OBS, Column, Schema, Source
 from foreworld.data.shard import Shard, open_shards, shard_paths, verify_shards
 
@@ -278,10 +278,24 @@ class Dataset:
             raise DataError(f"{self.path}: no column {name!r}; it has {', '.join(self.schema.columns)}")
         return np.concatenate([self.raw(i)[name] for i in range(self.episodes)])
 
-    def truth(self, episode: int) -> dict[str, Tensor]:
-        """Return the simulator state of one episode, [1, T, ...], by name without `truth/`."""
-        raw = self.raw(episode)
-        return {key: torch.from_numpy(raw[TRUTH + key][None].copy()) for key in self.schema.truth}
+    def truth(
+        self, episodes: Sequence[int] | np.ndarray, starts: Sequence[int] | np.ndarray, length: int
+    ) -> dict[str, Tensor]:
+        """Return the simulator state of windows: what models are judged by and never see.
+
+        Args:
+            episodes: [B] episode of each.
+            starts: [B] its first row there.
+            length: T, rows of each; those after the end of an episode are zero.
+
+        Returns:
+            Name without `truth/` to [B, T, ...]; empty when none was recorded.
+
+        Raises:
+            DataError: a row outside the dataset.
+        """
+        cut = self._cut(*self._inside(episodes, starts), length, across=False)
+        return {key: cut.fill(TRUTH + key) for key in self.schema.truth}
 
     def episode(self, episode: int) -> Segment:
         """Return one whole episode, [1, T, ...].
@@ -307,11 +321,7 @@ class Dataset:
         Raises:
             DataError: a row outside the dataset.
         """
-        chosen, first = np.asarray(episodes, np.int64), np.asarray(starts, np.int64)
-        inside = (chosen >= 0) & (chosen < self.episodes) & (first >= 0)
-        if not (inside & (first < self.lengths[np.where(inside, chosen, 0)])).all():
-            raise DataError(f"{self.path}: a window begins outside its {self.episodes} episodes")
-        return self._gather(chosen, first, length, across=False)
+        return self._gather(*self._inside(episodes, starts), length, across=False)
 
     def sample(
         self,
@@ -388,6 +398,15 @@ class Dataset:
             source=self.source,
         )
 
+    def _inside(
+        self, episodes: Sequence[int] | np.ndarray, starts: Sequence[int] | np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        chosen, first = np.asarray(episodes, np.int64), np.asarray(starts, np.int64)
+        inside = (chosen >= 0) & (chosen < self.episodes) & (first >= 0)
+        if not (inside & (first < self.lengths[np.where(inside, chosen, 0)])).all():
+            raise DataError(f"{self.path}: a window begins outside its {self.episodes} episodes")
+        return chosen, first
+
     def _stretch(self, numbers: np.ndarray, first: np.ndarray, lengths: np.ndarray) -> Dataset:
         return replace(self, numbers=numbers, first=first, lengths=lengths, _cumulative={})
 
@@ -400,50 +419,71 @@ class Dataset:
         self, episodes: np.ndarray, starts: np.ndarray, length: int, across: bool, out: Segment | None = None
     ) -> Segment:
         """Copy windows, run by run, from the mapped columns into fresh tensors, or observations into those of `out`."""
-        batch = len(episodes)
-        runs = list(pieces(episodes, starts, length, self.lengths, across))
-        padded = sum(run.count for run in runs) < batch * length
-        sources = [(run, *self._place(run.episode)) for run in runs]
-
-        def fill(name: str, tensor: Tensor | None = None) -> Tensor:
-            column = self.schema.columns[name]
-            shape, dtype = (batch, length, *column.shape), getattr(torch, column.dtype)
-            if tensor is None:
-                tensor = (torch.zeros if padded else torch.empty)(shape, dtype=dtype)
-            elif (tensor.shape, tensor.dtype) != (shape, dtype):
-                raise DataError(f"{name}: `out` holds {tensor.dtype} {tuple(tensor.shape)}, not {dtype} {shape}")
-            elif padded:
-                tensor.zero_()
-            into = tensor.numpy()
-            for run, shard, start in sources:
-                rows = slice(start + run.start, start + run.start + run.count)
-                into[run.window, run.at : run.at + run.count] = shard.columns[name][rows]
-            return tensor
-
-        mask = None
-        if padded:
-            mask = torch.zeros(batch, length, dtype=torch.bool)
-            for run in runs:
-                mask[run.window, run.at : run.at + run.count] = True
-        is_first = fill("is_first")
-        for run in runs:
+        cut = self._cut(episodes, starts, length, across)
+        is_first = cut.fill("is_first")
+        for run, _, _ in cut.sources:
             # a stretch may begin inside an episode: where a window runs into it, the past is cut off too
             is_first[run.window, run.at] |= run.at > 0
+        mask = cut.mask()
         return Segment(
-            obs={key: fill(OBS + key, None if out is None else out.obs[key]) for key in self.spec.obs},
-            prev_action=self._model_ready(fill(ACTION), is_first, mask) if self.spec.action is not None else None,
-            reward=fill("reward"),
+            obs={key: cut.fill(OBS + key, None if out is None else out.obs[key]) for key in self.spec.obs},
+            prev_action=self._model_ready(cut.fill(ACTION), is_first, mask) if self.spec.action is not None else None,
+            reward=cut.fill("reward"),
             is_first=is_first,
-            is_terminal=fill("is_terminal"),
-            is_last=fill("is_last"),
+            is_terminal=cut.fill("is_terminal"),
+            is_last=cut.fill("is_last"),
             mask=mask,
         )
+
+    def _cut(self, episodes: np.ndarray, starts: np.ndarray, length: int, across: bool) -> _Cut:
+        runs = pieces(episodes, starts, length, self.lengths, across)
+        return _Cut(self.schema, len(episodes), length, [(run, *self._place(run.episode)) for run in runs])
 
     def _model_ready(self, taken: Tensor, is_first: Tensor, mask: Tensor | None) -> Tensor:
         """Turn stored actions into model-ready ones; where no action was taken, zero."""
         assert self.spec.action is not None
         none = is_first if mask is None else is_first | ~mask
         return self.spec.action.to_model(taken).masked_fill_(none[..., None], 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Cut:
+    """Where the rows of a batch of windows lie."""
+
+    schema: Schema
+    batch: int
+    length: int
+    sources: list[tuple[Piece, Shard, int]]
+
+    @cached_property
+    def padded(self) -> bool:
+        """Whether some window runs over the end of its episode."""
+        return sum(run.count for run, _, _ in self.sources) < self.batch * self.length
+
+    def mask(self) -> Tensor | None:
+        """Return which rows are real, [B, T]; None when all are."""
+        if not self.padded:
+            return None
+        mask = torch.zeros(self.batch, self.length, dtype=torch.bool)
+        for run, _, _ in self.sources:
+            mask[run.window, run.at : run.at + run.count] = True
+        return mask
+
+    def fill(self, name: str, tensor: Tensor | None = None) -> Tensor:
+        """Copy one column into a tensor [B, T, ...], a fresh one unless given."""
+        column = self.schema.columns[name]
+        shape, dtype = (self.batch, self.length, *column.shape), getattr(torch, column.dtype)
+        if tensor is None:
+            tensor = (torch.zeros if self.padded else torch.empty)(shape, dtype=dtype)
+        elif (tensor.shape, tensor.dtype) != (shape, dtype):
+            raise DataError(f"{name}: `out` holds {tensor.dtype} {tuple(tensor.shape)}, not {dtype} {shape}")
+        elif self.padded:
+            tensor.zero_()
+        into = tensor.numpy()
+        for run, shard, start in self.sources:
+            rows = slice(start + run.start, start + run.start + run.count)
+            into[run.window, run.at : run.at + run.count] = shard.columns[name][rows]
+        return tensor
 
 
 def _form(spec: Spec) -> dict[str, tuple[object, ...]]:

@@ -22,6 +22,8 @@ class Family:
         build: makes the model from a Spec and a config.
         configs: size name to config.
         fits: size name to training defaults.
+        of: for a family whose models are made of another family's: from that one's name to this family with its
+            sizes; the config names it in the field `member`.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Family:
     build: Callable[[Spec, Any], TrainableModel[Any]]
     configs: dict[str, Any]
     fits: dict[str, FitConfig]
+    of: Callable[[str], Family] | None = None
 
     @property
     def sizes(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar, cast
 import torch
 from torch import Tensor
 
-from foreworld.core import Decodes, Rollout, Unrolls, WorldModel, require, tree
+from foreworld.core import Decodes, Disagrees, Rollout, Unrolls, WorldModel, require, tree
 
 S = TypeVar("S")
 
@@ -43,14 +43,14 @@ def imagine(
             features as it goes; or None for plain video.
         horizon: H; may be left out when `actions` is a tensor.
         keep: what to return besides feat, reward and cont: any of `obs` (decoded),
-            `embed`, `spread`, `states`.
+            `embed`, `spread` (of an ensemble), `states`.
 
     Returns:
         The rollout, [B, H, ...].
 
     Raises:
         ValueError: no horizon, one that contradicts the actions, or an unknown name in `keep`.
-        MissingCapability: `obs` or `embed` asked of a model that lacks it.
+        MissingCapability: `obs`, `embed` or `spread` asked of a model that lacks it.
 
     Example:
         >>> import torch, gymnasium as gym, foreworld as fw
@@ -78,7 +78,7 @@ def imagine(
         final=tree.index(states, (slice(None), -1)),
         obs=cast(Decodes[S], model).decode(states) if "obs" in keep else None,
         embed=step.embed if "embed" in keep else None,
-        spread=step.spread if "spread" in keep else None,
+        spread=cast(Disagrees[S], model).spread(states) if "spread" in keep else None,
         states=states if "states" in keep else None,
     )
 

@@ -87,7 +87,8 @@ def check_imagine_equals_step(make: Factory, spec: Spec) -> None:
     """`imagine`, and a fused `unroll`, reach the states of repeated `step`."""
     model, segment = build(make, spec), sample(spec)
     actions = random_actions(spec, BATCH, HORIZON, torch.Generator().manual_seed(3))
-    keep = ("states", "obs") if "decode" in model.provides else ("states",)
+    asked = {"decode": "obs", "spread": "spread"}
+    keep = ("states", *(name for capability, name in asked.items() if capability in model.provides))
     with deterministic():
         start = tree.index(model.observe(model.initial(BATCH), segment), (slice(None), -1))
         wanted = _loop(model, start, actions)
@@ -102,6 +103,9 @@ def check_imagine_equals_step(make: Factory, spec: Spec) -> None:
     if rollout.obs is not None:
         with deterministic():
             expect_same(rollout.obs, model.decode(wanted), "`imagine` decodes other observations")
+    if rollout.spread is not None:
+        with deterministic():
+            expect_same(rollout.spread, model.spread(wanted), "`imagine` finds another spread")
 
 
 def check_input_untouched(make: Factory, spec: Spec) -> None:
@@ -189,6 +193,8 @@ def _answers(model: Any, segment: Segment, start: int = 0) -> dict[str, Any]:
         found = {"states": states, "terms": terms, "read": model.read(states)}
         if "decode" in model.provides:
             found["decode"] = model.decode(states)
+        if "spread" in model.provides:
+            found["spread"] = model.spread(states)
         after = model.step(tree.index(states, (slice(None), -1)), action)
     return {**tree.index(found, (slice(None), slice(start, None))), "step": after}
 

@@ -14,7 +14,7 @@ from foreworld.core.errors import ForeworldError
 from foreworld.testing.compare import Factory, NonConforming, build, expect, named_leaves, sample
 from foreworld.testing.samples import BATCH, LENGTH, random_actions
 
-READ = ("reward", "cont", "embed", "spread")
+READ = ("reward", "cont", "embed")
 
 
 def check_shapes(make: Factory, spec: Spec) -> None:
@@ -48,7 +48,7 @@ def _check_members(model: Any) -> None:
     for name, kind in (("spec", Spec), ("provides", frozenset), ("loss_weights", dict), ("family", str)):
         expect(isinstance(getattr(model, name, None), kind), f"{name}: missing, or not a {kind.__name__}")
     _check_config(getattr(model, "config", None))
-    for capability in ("decode", "embed", "score", "unroll", "calibrate", "after_update"):
+    for capability in ("decode", "embed", "score", "spread", "unroll", "calibrate", "after_update"):
         declared, defined = capability in model.provides, callable(getattr(model, capability, None))
         expect(defined or not declared, f"provides: {capability!r} is declared but there is no such method")
 
@@ -67,6 +67,8 @@ def _check_answers(model: Any, member: str, state: Any, lead: tuple[int, ...], i
     _check_read(model, state, lead, member)
     if "decode" in model.provides:
         _check_decode(model, state, lead)
+    if "spread" in model.provides:
+        _check_spread(model, state, lead)
 
 
 def _check_state(member: str, state: Any, lead: tuple[int, ...], inner: dict[str, Any]) -> None:
@@ -114,6 +116,13 @@ def _check_decode(model: Any, state: Any, lead: tuple[int, ...]) -> None:
         expect(value.shape == wanted, f"decode: {name!r} has shape {tuple(value.shape)}, expected {wanted}")
         _check_float(f"decode: {name!r}", value)
         _check_range(name, space, value)
+
+
+def _check_spread(model: Any, state: Any, lead: tuple[int, ...]) -> None:
+    spread = model.spread(state)
+    expect(spread.shape == lead, f"spread: shape {tuple(spread.shape)}, expected {lead}")
+    _check_float("spread", spread)
+    expect(bool((spread >= 0).all()), "spread: found values below 0")
 
 
 def _check_range(name: str, space: Space, value: Tensor) -> None:
