@@ -57,6 +57,7 @@ def test_a_contracting_system_tells_its_rate(factor: float) -> None:
     assert float(forgets.rate.per_step.value) == pytest.approx(np.log(factor), rel=1e-6)
     assert float(forgets.rate.per_second.value) == pytest.approx(np.log(factor) / 0.1, rel=1e-6)
     assert forgets.rate.doubling is None and forgets.rate.no_doubling == "errors shrink"
+    assert forgets.rate.in_words().startswith(f"Small errors change by {100 * (factor - 1):.0f} % a step")
     assert "contracting" in forgets.in_words()
     biased = measure_growth(system(factor, 0.0, 0.01))
     assert biased.name == "closed_form" and biased.contraction is not None

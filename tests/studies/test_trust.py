@@ -83,7 +83,7 @@ def test_targets_name_the_worst() -> None:
 
 def test_intervals_of_growth_are_counted() -> None:
     power, rate = growth_coverage(20, episodes=40)
-    assert (power.studies, rate.studies, power.units) == (20, 20, 40)
+    assert (power.studies, rate.studies, power.units) == (20, 80, 40)
     assert power.covered >= 0.75 and rate.covered >= 0.75 and power.low < power.covered
 
 

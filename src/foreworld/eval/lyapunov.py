@@ -68,6 +68,18 @@ class Rate:
         """Why there is no doubling time."""
         return self.reason or ("errors shrink" if self.doubling is None else None)
 
+    def in_words(self) -> str:
+        """Say in one sentence how fast small errors grow, or why that cannot be said."""
+        if self.per_step is None:
+            return f"No rate of exponential growth: {self.reason}."
+        change = np.expm1([self.per_step.value, self.per_step.low, self.per_step.high])
+        told = (
+            f"Small errors change by {100 * change[0]:+.3g} % a step ({100 * change[1]:+.3g} to {100 * change[2]:+.3g})"
+        )
+        if self.per_second is not None:
+            told += f", an exponent of {self.per_second.value:.3g} per second"
+        return told + ("." if self.doubling is None else f", and double in {self.doubling.value:.3g} steps.")
+
 
 def exponential_rate(
     errors: np.ndarray,

@@ -58,8 +58,10 @@ class Trust:
 
     def in_words(self) -> str:
         """Say it in a few sentences, one a line."""
-        growth = f"No law of growth: {self.no_growth}." if self.growth is None else self.growth.in_words()
-        return "\n".join([self.horizon.in_words(), growth, self.replanning.in_words(), EXCHANGEABLE])
+        growth = [f"No law of growth: {self.no_growth}."]
+        if self.growth is not None:
+            growth = [self.growth.in_words(), self.growth.rate.in_words()]
+        return "\n".join([self.horizon.in_words(), *growth, self.replanning.in_words(), EXCHANGEABLE])
 
 
 def measure_trust(

@@ -221,26 +221,26 @@ def growth_coverage(studies: int = 1000, episodes: int = 100, seed: int = 0) -> 
     """Count how often the 95 % intervals of a power of growth and of an exponential rate hold the truth.
 
     Args:
-        studies: how many are simulated.
+        studies: how many are simulated for the power; four times as many for the rate, which is measured faster.
         episodes: of each study.
         seed: of everything.
 
     Returns:
         One row for the power of random walks, one for a rate that varies from step to step.
     """
-    found: dict[str, list[Interval]] = {"power of a random walk": [], "rate of exponential growth": []}
+    powers, rates = [], []
     for study in range(studies):
-        rng = np.random.default_rng([seed, study])
-        walk = rng.standard_normal((episodes, 30, 3)).cumsum(1)
+        walk = np.random.default_rng([seed, study]).standard_normal((episodes, 30, 3)).cumsum(1)
         growth = measure_growth(np.sqrt((walk**2).mean(-1)), repeats=500, seed=study)
-        found["power of a random walk"].append(growth.laws["power"].parameters["power"])
-        rate = exponential_rate(np.exp((0.2 + 0.3 * rng.standard_normal((episodes, 60))).cumsum(1)), seed=study)
+        powers.append(growth.laws["power"].parameters["power"])
+    for study in range(4 * studies):
+        rises = 0.2 + 0.3 * np.random.default_rng([seed, study, 1]).standard_normal((episodes, 60))
+        rate = exponential_rate(np.exp(rises.cumsum(1)), seed=study)
         if rate.per_step is not None:
-            found["rate of exponential growth"].append(rate.per_step)
-    truths, methods = (0.5, 0.2), ("percentile", "t")
+            rates.append(rate.per_step)
     return [
-        _covered(case, intervals, truth, method, episodes)
-        for (case, intervals), truth, method in zip(found.items(), truths, methods, strict=True)
+        _covered("power of a random walk", powers, 0.5, "percentile", episodes),
+        _covered("rate of exponential growth", rates, 0.2, "t", episodes),
     ]
 
 
@@ -289,14 +289,14 @@ def judge(promises: Sequence[Promises], known: Sequence[Recovery], intervals: Se
     names = [f"{one.case}, {one.units} units, {one.method}" for one in intervals]
     edges = [(one.system, edge) for one in promises for edge in one.pointwise]
     return [
-        _target("violations of at most 10 % in at least 95 % of repeats", _pairs(promises, "kept"), 0.95, 1.0),
+        _target("violations of at most 10 % in at least 95 % of repeats", _pairs(promises, "kept"), 0.95, np.inf),
         _target("safe horizon at least 85 % of the oracle's", _pairs(promises, "reach"), 0.85, np.inf),
         _target("pointwise 90 % bands cover 88 to 92 % at every step", edges, 0.88, 0.92),
         _target("90 % bands over trajectories cover 88 to 92 %", _pairs(promises, "trajectory"), 0.88, 0.92),
         _target(
             "powers within 0.03, contraction and double pendulum within 2 %, Lorenz-63 within 1 % (shares of that)",
             [(one.what, one.miss / one.allowed) for one in known],
-            0.0,
+            -np.inf,
             1.0,
         ),
         _target(
