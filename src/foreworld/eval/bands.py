@@ -89,7 +89,7 @@ def error_bands(errors: np.ndarray, level: float = 0.9, *, seed: int = 0) -> Ban
     scaling, raising = errors[order[:split]], errors[order[split:]]
     scale = _scale(scaling, level)
     ratio = np.where(np.isnan(raising) | np.isnan(scale), -np.inf, raising / np.where(np.isnan(scale), 1.0, scale))
-    factor = conformal_upper(ratio.max(1), level)
+    factor = np.maximum(conformal_upper(ratio.max(1), level), 0)  # negative where nobody reached a scaled step
     there = np.where(np.isnan(errors), 0.0, errors)
     count = alive(errors)
     return Bands(

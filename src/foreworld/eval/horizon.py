@@ -93,7 +93,7 @@ class SafeHorizon:
             told = f"Trust {self.safe}: with {sure} confidence, at most {rate} of new trajectories exceed an error of "
             told += f"{self.max_error:g} within them"
         rules = [("1 - (1 - e)^T", self.closed_form), ("the mean error", self.mean_curve)]
-        said = "; ".join(f"{name} says {rule}, {_percent(rule.exceeded)} exceed it" for name, rule in rules)
+        said = "; ".join(f"{name} says {rule}, within which {_percent(rule.exceeded)} did" for name, rule in rules)
         ended = ""
         if self.ended:
             ended = f" {self.ended} ended early and count as never exceeding it; mark as `cut` if the recording did."

@@ -23,7 +23,7 @@ counts; above it the growth slows down towards the plateau.
 """
 
 ROOM = 5.0
-"""The regime ends where the mean error is so many times below the largest, if not before: some are far above it."""
+"""The regime ends, at the latest, so many times below the largest mean error, as some are far above the mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +33,10 @@ class Rate:
     Attributes:
         per_step: slope, negative where errors shrink; None where there is no such regime.
         reason: why there is none.
-        first, last: the steps between which the slope was taken.
-        low, high: the mean errors (geometric) between which it was taken.
+        first: the step from which the slope was taken.
+        last: the step up to which it was taken.
+        low: mean error (geometric) at the first of them.
+        high: mean error at the last.
         dt: seconds a step, if known.
     """
 

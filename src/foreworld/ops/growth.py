@@ -27,7 +27,8 @@ class Law:
         values: (logarithm of the factor [...], shape parameters [..., P]) to the parameters as named, each [...].
         grid: steps [K] to shape parameters to start from, [G, P].
         free: P + 1, how many numbers a fit chooses.
-        low, high: between which values the shape parameters are looked for.
+        low: the least value of a shape parameter that is tried.
+        high: the largest.
     """
 
     name: str
@@ -289,7 +290,7 @@ SOURCED_LOGISTIC = Law(
 )
 
 LAWS = (LINEAR, POWER, EXPONENTIAL, CLOSED_FORM, ROOT_CLOSED_FORM, LOGISTIC, SOURCED_LOGISTIC)
-"""From the simplest on: where two laws do equally well on held-out episodes, the earlier is chosen.
+"""All laws, the simplest first. Where two do equally well on held-out episodes, the earlier is chosen.
 
 `closed_form` is 1 - (1 - e)^T with a unit of its own: every step adds an error d, and carries the old one on with the
 factor f = 1 - e. Without a unit (d = e) the form is a probability and ends at 1, while an error in deviations ends
