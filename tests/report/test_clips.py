@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -109,8 +110,11 @@ def test_a_player_says_all_that_its_script_needs() -> None:
     means = [f"{m:.3f}" for m in differences(clip).mean((1, 2))]
     assert facts == {
         "frames": 12, "context": 3, "width": 4, "height": 5, "columns": sheet(clip)[1], "fps": 10.0,
-        "phases": [clips.CONTEXT, clips.IMAGINED], "errors": means,
+        "trusted": None, "phases": clips.PHASES, "errors": means,
     }  # fmt: skip
+    trusted = replace(clip, trusted=4)
+    assert [trusted.phase(step) for step in (0, 1, 4, 5)] == ["context", "imagined", "imagined", "beyond"]
+    assert clips.BEYOND in clips.gallery([trusted]) and clips.BEYOND not in clips.gallery([clip]).split("<figure")[0]
     assert sum(tag == "canvas" for tag, _ in parser.found) == 3
     (slider,) = (attrs for tag, attrs in parser.found if tag == "input")
     assert (slider["min"], slider["max"]) == ("0", "11")
