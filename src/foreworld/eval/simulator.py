@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any, cast
 
@@ -66,13 +67,14 @@ def perturbed(world: World, rng: np.random.Generator, amount: float) -> World:
         ConfigError: the world refuses all such parameters.
     """
     given = {field.name: getattr(world, field.name) for field in fields(cast(Any, world)) if field.name != "dt"}
-    for attempt in range(TRIES):
-        try:
-            return replace(cast(Any, world), **{name: _off(value, rng, amount) for name, value in given.items()})
-        except ConfigError:
-            if attempt == TRIES - 1:
-                raise
-    raise AssertionError("not reached")
+
+    def drawn() -> World:
+        return replace(cast(Any, world), **{name: _off(value, rng, amount) for name, value in given.items()})
+
+    for _ in range(TRIES - 1):
+        with suppress(ConfigError):
+            return drawn()
+    return drawn()
 
 
 def _off(value: Any, rng: np.random.Generator, amount: float) -> Any:

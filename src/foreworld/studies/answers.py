@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from foreworld.core.errors import ForeworldError
 from foreworld.data import Dataset
 from foreworld.envs import builder
 from foreworld.eval import Calibration, Counterfactual, Evaluation, Trust, calibrate, counterfactual, measure_trust
 from foreworld.rollout import branch
+
+T = TypeVar("T")
 
 SEQUENCES, STEPS, REPEAT = 32, 15, 3.0
 """Action sequences from one restored state, their steps, and how long a random action is held on average."""
@@ -173,7 +176,7 @@ def rank_plans(model: Any, data: Dataset, limits: Limits, context: int, samples:
         env.close()
 
 
-def _or_reason(measure: Any) -> tuple[Any, str]:
+def _or_reason(measure: Callable[[], T]) -> tuple[T | None, str]:
     """Return what a measurement finds, or None and why there is nothing."""
     try:
         return measure(), ""
