@@ -67,7 +67,7 @@ function play(figure) {
     slider.style.setProperty(name, `calc(7px + (100% - 14px) * ${share})`);
   }
   split("--split", clip.context);
-  split("--end", clip.trusted === null ? clip.frames + 1 : clip.context + clip.trusted);
+  if (clip.trusted !== null) split("--end", clip.context + clip.trusted);
   sheet.decode().catch(() => {}).then(() => {
     show(0);
     if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
