@@ -1,6 +1,6 @@
-"""Reproduce the demo's numbers: python benchmarks/demo.py [--seed 0].
+"""Reproduce the demo's numbers: python benchmarks/demo.py [--seed 0] [--keep runs/demo].
 
-Runs `foreworld demo` in a scratch folder and writes the result, with hardware and versions, to
+Runs `foreworld demo` in a scratch folder, or in one to keep, and writes the result, with hardware and versions, to
 benchmarks/results/demo-seed<seed>.json.
 """
 
@@ -22,9 +22,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a minute's worth, written to a file of its own")
+    parser.add_argument("--keep", type=Path, help="folder of the run: a new one, with report and pictures")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch) / "demo"
+        out = args.keep or Path(scratch) / "demo"
         command = [sys.executable, "-m", "foreworld.cli", "demo", "--out", str(out), "--seed", str(args.seed), "--json"]
         started = time.monotonic()
         subprocess.run([*command, *(["--quick"] if args.quick else [])], check=True, stdout=subprocess.DEVNULL)

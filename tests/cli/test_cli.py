@@ -89,6 +89,7 @@ def strike(monkeypatch: pytest.MonkeyPatch, signals: list[int]) -> None:
     monkeypatch.setattr(Display, "show", show)
 
 
+@pytest.mark.usefixtures("plain_handlers")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_collection_keeps_what_was_done(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, number: int, code: int
@@ -102,6 +103,7 @@ def test_an_interrupted_collection_keeps_what_was_done(
     assert said == f"foreworld collect: stopped early; {data.episodes} episodes are kept in {tmp_path / 'd'}"
 
 
+@pytest.mark.usefixtures("plain_handlers")
 def test_a_second_interrupt_ends_a_collection_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     strike(monkeypatch, [signal.SIGINT, signal.SIGINT])
     assert main(["collect", "--env", "CartPole-v1", "--steps", "100000", "--out", str(tmp_path / "d")]) == 130

@@ -51,7 +51,7 @@ class DemoConfig:
     """
 
     env: str = "ALE/Freeway-v5"
-    episodes: int = 16
+    episodes: int = 32
     max_steps: int | None = 1850
     num_envs: int = 8
     repeat: float = 8.0
@@ -61,7 +61,7 @@ class DemoConfig:
     context: int = 30
     horizon: int = 50
     samples: int = 8
-    per_episode: int = 4
+    per_episode: int = 2
     max_error: float = 0.5
     seed: int = 0
 
