@@ -17,7 +17,8 @@ import numpy as np
 
 from foreworld.core.files import write_json
 from foreworld.data import load
-from foreworld.eval import Evaluation, evaluate_open_loop
+from foreworld.eval import evaluate_open_loop
+from foreworld.eval.windows import sum_by_episode
 from foreworld.ops import bootstrap_sums
 from foreworld.studies.grounded import Grounded
 from foreworld.studies.openloop import parts
@@ -27,13 +28,6 @@ from foreworld.train.run import environment
 RESULT = Path(__file__).parent / "results" / "latent.json"
 HORIZONS = (1, 10, 50)
 SETTINGS = {"horizon": 50, "context": 30, "samples": 8, "per_episode": 2}
-
-
-def squares(found: Evaluation) -> np.ndarray:
-    """Return squared errors by episode and step, [E, H]."""
-    total = np.zeros((int(found.episode.max()) + 1, found.horizon))
-    np.add.at(total, found.episode, found.main.errors**2)
-    return total
 
 
 def main() -> None:
@@ -48,9 +42,8 @@ def main() -> None:
     heldout, _ = parts(run, load(run.data))
     models = {"latent": run.model, "pixels": Grounded(run.model)}
     found = {name: evaluate_open_loop(model, heldout, {}, **SETTINGS) for name, model in models.items()}
-    ratio = bootstrap_sums(
-        lambda latent, pixels: np.sqrt(latent / pixels), squares(found["latent"]), squares(found["pixels"])
-    )
+    squares = [sum_by_episode(one.main.errors**2, one.episode) for one in found.values()]
+    ratio = bootstrap_sums(lambda latent, pixels: np.sqrt(latent / pixels), *squares)
     rows = {
         str(h): {
             **{name: float(one.main.every.errors["model"].value[h - 1]) for name, one in found.items()},

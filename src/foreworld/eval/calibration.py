@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from foreworld.core.errors import MissingCapability
-from foreworld.eval.horizon import horizons
+from foreworld.eval.horizon import horizons, one_per_episode
 from foreworld.eval.spread import BINS, HIGHEST, LOWEST, SpreadSums
+from foreworld.eval.windows import sum_by_episode
 from foreworld.ops import Interval, auroc, bootstrap_sums, order_statistic
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -163,8 +164,10 @@ def calibrate(
         raise MissingCapability("calibration needs several predictions per start: raise --samples, or use an ensemble")
     if not (sums.variance > 0).any():
         raise MissingCapability("all predictions of a start are the same: the model is deterministic, and no ensemble")
-    mean, single, variance = (_by_episode(part, episode) for part in (sums.mean, sums.single, sums.variance))
-    count = _by_episode(np.isfinite(sums.mean).astype(float), episode)
+    mean, single, variance = (
+        sum_by_episode(np.nan_to_num(part), episode) for part in (sums.mean, sums.single, sums.variance)
+    )
+    count = sum_by_episode(np.isfinite(sums.mean), episode)
     used = count.sum(1) > 0
 
     def ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
@@ -174,7 +177,9 @@ def calibrate(
     factor = bootstrap_sums(ratio, mean[used], single[used], **settings)
     widened = variance[used] * (sums.members + 1) / sums.members
     spread = np.sqrt(sums.variance)
-    rule, reason = stop_rule(spread, errors, episode, limit, violation_rate=violation_rate, confidence=confidence)
+    rule, reason = stop_rule(
+        spread, errors, episode, limit, violation_rate=violation_rate, confidence=confidence, seed=seed
+    )
     half, other = sums.ratio
     wide = {level: student_quantile((1 + level) / 2, sums.members - 1) for level in LEVELS}
     scales = {level: quantile(half, level) / wide[level] for level in LEVELS}
@@ -202,14 +207,15 @@ def stop_rule(
     *,
     violation_rate: float,
     confidence: float,
+    seed: int = 0,
 ) -> tuple[StopRule | None, str]:
-    """Find per-start horizons on the first window of even episodes, and judge them on that of odd ones.
+    """Find per-start horizons on one window of every even episode, and judge them on those of odd ones.
 
     Returns:
         The rule, or None and why not.
     """
-    episodes, first = np.unique(episode, return_index=True)
-    errors, spread = errors[first], spread[first]
+    chosen = one_per_episode(episode, seed)
+    episodes, errors, spread = episode[chosen], errors[chosen], spread[chosen]
     exceeds = np.minimum(horizons(errors, limit), errors.shape[1]).astype(int)
     even = episodes % 2 == 0
     rank = order_statistic(int(even.sum()), violation_rate, confidence)
@@ -274,12 +280,6 @@ def quantile(counts: np.ndarray, level: float) -> np.ndarray:
 
 def _plain(interval: Interval, at: int | tuple[()] = ()) -> dict[str, float]:
     return {name: float(getattr(interval, name)[at]) for name in ("value", "low", "high")}
-
-
-def _by_episode(cells: np.ndarray, episode: np.ndarray) -> np.ndarray:
-    total = np.zeros((int(episode.max()) + 1, cells.shape[1]))
-    np.add.at(total, episode, np.nan_to_num(cells))
-    return total
 
 
 def student_quantile(level: float, degrees: int) -> float:

@@ -18,7 +18,7 @@ from foreworld.eval.predictors import Predictor
 from foreworld.eval.probe import Probe
 from foreworld.eval.quantities import LATENT, RETURN, Quantity, find_quantities
 from foreworld.eval.spread import SpreadSums
-from foreworld.eval.windows import choose_windows
+from foreworld.eval.windows import choose_windows, sum_by_episode
 from foreworld.ops import Interval, bootstrap_sums
 
 LEAST_EPISODES = 5
@@ -228,10 +228,7 @@ class _Judge:
         )
 
     def _by_episode(self, cells: np.ndarray) -> np.ndarray:
-        """Sum windows [W, H] up to episodes [E, H]."""
-        total = np.zeros((self.episodes, cells.shape[1]))
-        np.add.at(total, self.found.windows.episode, cells)
-        return total
+        return sum_by_episode(cells, self.found.windows.episode, self.episodes)
 
     def _compare(self, sums: Sums, names: Sequence[str], rivals: Sequence[str]) -> Comparison:
         count = self._by_episode(sums.count)

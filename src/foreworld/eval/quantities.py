@@ -14,7 +14,8 @@ from foreworld.core import Segment, Space, tree
 from foreworld.core.spaces import TRUTH
 from foreworld.data import Dataset
 from foreworld.eval.windows import Windows
-from foreworld.ops.rank import effective_rank
+from foreworld.ops import effective_rank
+from foreworld.ops.variance import Variance, error_unit
 
 RETURN = "return"
 LATENT = "latent"
@@ -59,8 +60,8 @@ def find_quantities(model: Any, data: Dataset, windows: Windows, batch: int) -> 
         all rows earn the same.
     """
     spaces = dict(data.spec.obs) | truth_spaces(data)
-    variances = {name: _Variance() for name in spaces}
-    returns = _Variance()
+    variances = {name: Variance() for name in spaces}
+    returns = Variance()
     for _, segment, truth in windows.batches(data, batch):
         rows = real_rows(segment)
         for name, value in expected(spaces, segment.obs | named(truth)).items():
@@ -153,27 +154,6 @@ def real_rows(segment: Segment) -> Tensor:
     return torch.ones_like(segment.is_first) if segment.mask is None else segment.mask
 
 
-class _Variance:
-    """Gather a variance per entry over the rows on axis 0."""
-
-    def __init__(self) -> None:
-        self.count, self.total, self.squares = (torch.zeros((), dtype=torch.float64) for _ in range(3))
-
-    def add(self, value: Tensor, counts: Tensor | None = None) -> None:
-        """Add rows [N, ...]; those where `counts` [N, ...] is false are left out."""
-        weight = torch.ones_like(value, dtype=torch.float64) if counts is None else counts.double()
-        row = value.double() * weight
-        self.count = self.count + weight.sum(0)
-        self.total, self.squares = self.total + row.sum(0), self.squares + row.square().sum(0)
-
-    def value(self) -> Tensor:
-        """Return the variance of every entry; 0 where nothing was added."""
-        count = self.count.clamp(min=1)
-        return (self.squares / count - (self.total / count).square()).clamp(min=0)
-
-
 def _of_space(name: str, space: Space, variance: Tensor) -> Quantity:
-    """Images and integers share one unit; every number of a vector has its own, none of them next to nothing."""
-    pooled = variance.mean().clamp(min=1e-12)
-    unit = variance.clamp(min=float(pooled) * 1e-4) if space.kind == "vector" else pooled
-    return Quantity(name=name, kind=space.kind, unit=unit.float(), deviation=float(np.sqrt(float(pooled))))
+    unit, pooled = error_unit(variance, space.kind == "vector"), float(error_unit(variance, False))
+    return Quantity(name=name, kind=space.kind, unit=unit.float(), deviation=float(np.sqrt(pooled)))

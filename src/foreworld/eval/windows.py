@@ -51,6 +51,19 @@ class Windows:
             yield part, data.windows(episodes, starts, length), data.truth(episodes, starts, length)
 
 
+def sum_by_episode(cells: np.ndarray, episode: np.ndarray, episodes: int | None = None) -> np.ndarray:
+    """Sum windows [W, H] up to episodes [E, H].
+
+    Args:
+        cells: [W, H].
+        episode: [W] of each window.
+        episodes: E; by default up to the last that has a window.
+    """
+    total = np.zeros((int(episode.max()) + 1 if episodes is None else episodes, cells.shape[1]))
+    np.add.at(total, episode, cells)
+    return total
+
+
 def choose_windows(data: Dataset, context: int, horizon: int, per_episode: int) -> Windows:
     """Spread windows evenly over every episode that has at least one row after the context.
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from foreworld.core import Losses, Segment, Spec, Step, from_json, is_deterministic, tree
 from foreworld.core.errors import ConfigError
 from foreworld.core.registry import load
+from foreworld.ops.variance import Variance, error_unit
 
 MOST = 100
 """More members than this are a slip of the hand."""
@@ -21,9 +22,6 @@ PASSED = frozenset(
     {"reward", "cont", "decode", "embed", "score", "unroll", "calibrate", "dream_losses", "after_update", "carry"}
 )
 """Capabilities that an ensemble has where its members have them."""
-
-LEAST = 1e-4
-"""A dimension of a vector that varies less than this share of the mean variance is measured by that share."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,19 +236,15 @@ class Ensemble(nn.Module):
         Raises:
             ConfigError: no rows.
         """
-        count, total, squares = 0, torch.zeros(len(self.unit)).double(), torch.zeros(len(self.unit)).double()
+        found = Variance()
         for segment in segments:
             rows = torch.ones_like(segment.is_first) if segment.mask is None else segment.mask
-            values = self._entries(segment)[rows].cpu().double()
-            count, total, squares = count + len(values), total + values.sum(0), squares + values.square().sum(0)
-        if not count:
+            found.add(self._entries(segment)[rows].cpu())
+        if not found.count.any():
             raise ConfigError("the unit of an ensemble's spread needs training data, found no rows")
-        variance = (squares / count - (total / count).square()).clamp(min=0)
-        parts = variance.split([space.width for _, space in self._spaces] or [1])
-        units = [part.mean().clamp(min=1e-12).expand_as(part) for part in parts]
-        for i, (_, space) in enumerate(self._spaces):
-            if space.kind == "vector":
-                units[i] = torch.maximum(parts[i], LEAST * units[i])
+        parts = found.value().split([space.width for _, space in self._spaces] or [1])
+        kinds = [space.kind for _, space in self._spaces] or ["reward"]
+        units = [error_unit(part, kind == "vector").expand_as(part) for part, kind in zip(parts, kinds, strict=True)]
         self.unit.copy_(torch.cat(units).sqrt())
 
     @property
