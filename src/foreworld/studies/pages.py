@@ -194,7 +194,7 @@ def _others(found: Evaluation) -> Html:
                     float(min(best)) if best else None,
                     float(part.every.errors[TEACHER].value[at]),
                     float(floor),
-                    _note(found, part) if step == 1 else "",
+                    _note(found, part, step),
                 ]
             )
     for name, reason in found.missing.items():
@@ -231,8 +231,12 @@ def _skill(found: Evaluation, part: Judgement) -> Plot:
     return Plot(lines=(*lines, zero), x_label="imagined step", y_label="skill", markers=markers, y_range=ends)
 
 
-def _note(found: Evaluation, part: Judgement) -> str:
-    """Say what a reader must know about a quantity."""
+def _note(found: Evaluation, part: Judgement, step: int) -> str:
+    """Say why there is no number, and beside the first step what a reader must know about a quantity."""
+    if np.isnan(part.every.errors[MODEL].value[step - 1]):
+        return "it does not vary at this step"
+    if step > 1:
+        return ""
     probe = found.probes.get(part.quantity.name)
     if probe is None:
         return part.quantity.note

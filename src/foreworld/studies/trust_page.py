@@ -91,7 +91,7 @@ def _growth(trust: Trust) -> list[Html]:
     first = float(growth.curve[0])
     if first < 1:
         closed = np.array([cumulative_error(first, int(step)) for step in steps])
-        lines.insert(0, Line(steps, closed, "1 − (1 − e)^T, from the error of one step", style="baseline"))
+        lines.insert(0, Line(steps, closed, "1 − (1 − e)^T, e after one step", style="baseline"))
     laws = sorted(growth.laws.values(), key=lambda law: law.heldout)
     rows: list[list[str | float | None]] = [
         [law.law.name.replace("_", " "), law.law.formula, law.heldout] for law in laws
