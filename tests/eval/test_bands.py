@@ -112,37 +112,33 @@ def test_a_latency_needs_the_length_of_a_step(dt: float | None, latency: float) 
 
 def test_a_planner_that_picks_what_is_overrated_is_found_out() -> None:
     """Of 10 plans with model errors of deviation 1, the best looking is overrated by about 1.54 if all are equal."""
-    rng = np.random.default_rng(0)
-    error = rng.normal(size=(400, 10))
-    best = error.max(1)
-    realised = np.zeros(400)
-    chosen = np.arange(400) < 200
-    found = exploitation_gap(np.where(chosen, best, error[:, 0]), realised, chosen)
-    assert float(found.gap.value) == pytest.approx(1.54, abs=0.2)
-    assert found.gap.low > 0 and found.gap.low < 1.54 < found.gap.high
-    assert "exploits" in found.in_words() and found.to_json()["gap_in_deviations"] is None
-    honest = exploitation_gap(error[:, 0] + realised, realised, chosen)
+    error = np.random.default_rng(0).normal(size=(200, 10))
+    found = exploitation_gap(error.max(1), error.mean(1), 2.0)
+    assert float(found.gap.value) == pytest.approx(1.54, abs=0.15)
+    assert 0 < found.gap.low < 1.54 < found.gap.high
+    assert "exploits" in found.in_words()
+    assert found.to_json()["gap_in_deviations"] == pytest.approx(float(found.gap.value) / 2)
+    honest = exploitation_gap(error[:, 0], error[:, 1:].mean(1), 2.0)
     assert honest.gap.low < 0 < honest.gap.high and "No exploitation" in honest.in_words()
-    assert found.plans == (200, 200)
+    assert found.starts == 200
 
 
 def test_intervals_of_the_gap_cover_what_is_true() -> None:
     covered = 0
     for study in range(200):
         rng = np.random.default_rng(study)
-        realised, chosen = 5 * rng.normal(size=60), np.arange(60) < 25
-        gap = exploitation_gap(realised + rng.exponential(size=60) * (1 + chosen), realised, chosen, seed=study).gap
+        gap = exploitation_gap(2 * rng.exponential(size=30), rng.exponential(size=30), 1.0, seed=study).gap
         covered += bool(gap.low < 1.0 < gap.high)
     assert 183 <= covered <= 198
 
 
-def test_the_gap_needs_plans_of_both_kinds() -> None:
+def test_the_gap_needs_finite_values_from_the_same_starts() -> None:
     values = np.zeros(20)
-    with pytest.raises(TooFewEpisodes, match="18 chosen and 2 random"):
-        exploitation_gap(values, values, np.arange(20) < 18)
-    with pytest.raises(DataError, match="shapes"):
-        exploitation_gap(values, values[:19], values > 0)
+    with pytest.raises(TooFewEpisodes, match="4 starts"):
+        exploitation_gap(values[:4], values[:4], 1.0)
+    with pytest.raises(DataError, match="each start"):
+        exploitation_gap(values, values[:19], 1.0)
     broken = values.copy()
     broken[3] = np.nan
-    with pytest.raises(DataError, match="plan 3"):
-        exploitation_gap(broken, values, np.arange(20) < 10)
+    with pytest.raises(DataError, match="start 3"):
+        exploitation_gap(broken, values, 1.0)

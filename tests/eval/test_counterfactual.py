@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from foreworld.core import Segment, Spec, Step
-from foreworld.core.errors import MissingCapability
+from foreworld.core.errors import MissingCapability, TooFewEpisodes
 from foreworld.envs import builder
+from foreworld.eval.chosen import PlanErrors, Yardstick
 from foreworld.eval.counterfactual import compare_rankings, counterfactual
+from foreworld.eval.quantities import Quantity
 from foreworld.rollout import branch
 from foreworld.worlds import build
 
@@ -23,7 +25,7 @@ def test_the_truth_ranks_perfectly_its_negative_worst_and_noise_like_a_coin() ->
     real = returns()
     perfect = compare_rankings(real, real)
     assert perfect.tau is not None and perfect.regret is not None and perfect.gap is not None
-    assert float(perfect.tau.value) == 1 and float(perfect.regret.value) == 0 and float(perfect.gap.value) == 0
+    assert float(perfect.tau.value) == 1 and float(perfect.regret.value) == 0 and float(perfect.gap.gap.value) == 0
     worst = compare_rankings(-real, real)
     assert worst.tau is not None and float(worst.tau.value) == -1
     assert worst.regret is not None and float(worst.regret.value) > 1.5
@@ -35,13 +37,13 @@ def test_the_truth_ranks_perfectly_its_negative_worst_and_noise_like_a_coin() ->
 def test_the_exploitation_gap_is_the_optimism_of_the_favourite_not_a_common_bias() -> None:
     real = returns()
     shifted = compare_rankings(real + 100, real)
-    assert shifted.gap is not None and float(shifted.gap.value) == pytest.approx(0, abs=1e-9)
+    assert shifted.gap is not None and float(shifted.gap.gap.value) == pytest.approx(0, abs=1e-9)
     lucky = np.random.default_rng(1).normal(size=real.shape)
     noisy = compare_rankings(real + lucky, real)
     chosen = (real + lucky).argmax(1)
-    expected = ((lucky[np.arange(40), chosen] - lucky.mean(1)) / real.std(1)).mean()
-    assert noisy.gap is not None and float(noisy.gap.value) == pytest.approx(expected)
-    assert noisy.gap.low > 0.5
+    expected = (lucky[np.arange(40), chosen] - lucky.mean(1)).mean()
+    assert noisy.gap is not None and float(noisy.gap.gap.value) == pytest.approx(expected)
+    assert noisy.gap.gap.low > 0.5 and noisy.gap.deviation == pytest.approx(real.std(1).mean())
 
 
 def test_states_whose_sequences_all_earn_the_same_rank_nothing() -> None:
@@ -94,3 +96,86 @@ def test_a_model_without_reward_cannot_rank() -> None:
     model.provides = frozenset()
     with pytest.raises(MissingCapability, match="reward"):
         counterfactual(model, [])
+
+
+class Dreamer(TrueReward):
+    """The pendulum itself, but for plans that turn left: there it dreams of a reward, and errs by 0.5 a step."""
+
+    provides = frozenset({"reward", "decode"})
+
+    def step(self, state: Tensor, action: Tensor) -> Tensor:
+        left = action.double()[:, :1] < 0
+        after = super().step(state, action)
+        dreamt = torch.cat([state[:, :2] + 0.5, torch.full_like(state[:, 2:], 10.0)], 1)
+        return torch.where(left, dreamt, after)
+
+    def decode(self, states: Tensor) -> dict[str, Tensor]:
+        angle, speed = states[..., 0], states[..., 1]
+        return {"obs": torch.stack([angle.sin(), angle.cos(), speed], -1).float()}
+
+
+def test_errors_along_the_plans_that_a_model_chose_show_what_it_exploits() -> None:
+    env = builder("foreworld/Pendulum-v0")()
+    spec = Spec.from_space(env.observation_space, env.action_space)
+    settings = {"starts": 29, "sequences": 16, "context": 3, "horizon": 4, "repeat": 8.0, "seed": 0}
+    quantity = Quantity(name="obs", kind="vector", unit=torch.ones(3), deviation=1.0)
+    yardstick = Yardstick(quantity=quantity, spaces=spec.obs, probes={})
+    found = counterfactual(Dreamer(1.0), branch(env, spec, **settings), samples=1, yardstick=yardstick)
+    assert found.errors is not None and found.errors.chosen.shape == (29, 4)
+    assert found.gap is not None and found.gap.gap.low > 5
+    limits = {"confidence": 0.95, "violation_rate": 0.1}
+    trust = found.errors.trust(max_error=0.1, **limits)
+    assert trust.chosen.safe.steps == 0 and trust.to_json()["safe_horizon"] == 0
+    fair = counterfactual(TrueDecoded(1.0), branch(env, spec, **settings), samples=1, yardstick=yardstick)
+    assert fair.errors is not None and fair.errors.chosen.max() < 1e-3
+    assert fair.errors.trust(max_error=0.1, **limits).chosen.safe.steps == 4
+    with pytest.raises(TooFewEpisodes, match="29 are needed"):
+        PlanErrors(
+            key="obs",
+            chosen=found.errors.chosen[:28],
+            random=found.errors.random[:28],
+            chosen_cut=found.errors.chosen_cut[:28],
+            random_cut=found.errors.random_cut[:28],
+        ).trust(max_error=0.1, **limits)
+
+
+def test_errors_end_with_the_episode_and_returns_are_compared_step_by_step() -> None:
+    env = builder("CartPole-v1")()
+    spec = Spec.from_space(env.observation_space, env.action_space)
+    settings = {"starts": 6, "sequences": 8, "context": 3, "horizon": 30, "repeat": 8.0, "seed": 0}
+    quantity = Quantity(name="return", kind="return", unit=torch.ones(30), deviation=1.0)
+    found = counterfactual(
+        OneAStep(),
+        branch(env, spec, **settings),
+        samples=1,
+        yardstick=Yardstick(quantity=quantity, spaces={}, probes={}),
+    )
+    assert found.errors is not None
+    there = np.isfinite(found.errors.chosen)
+    assert not there.all() and (np.diff(there.astype(int), axis=1) <= 0).all()
+    assert (found.errors.chosen[there] == 0).all() and not found.errors.chosen_cut.any()
+
+
+class TrueDecoded(TrueReward):
+    """The pendulum itself, which can be looked at."""
+
+    provides = frozenset({"reward", "decode"})
+    decode = Dreamer.decode
+
+
+class OneAStep:
+    """Expects a reward of 1 for every step, which is right for a pole until it has fallen."""
+
+    provides = frozenset({"reward"})
+
+    def initial(self, batch: int) -> Tensor:
+        return torch.zeros(batch, 1)
+
+    def observe(self, state: Tensor, segment: Segment) -> Tensor:
+        return torch.zeros(segment.batch, segment.length, 1)
+
+    def step(self, state: Tensor, action: Tensor) -> Tensor:
+        return state
+
+    def read(self, state: Tensor) -> Step:
+        return Step(feat=state, reward=torch.ones(state.shape[:-1]))

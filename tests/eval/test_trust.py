@@ -53,7 +53,7 @@ def test_the_parts_agree() -> None:
     assert lines[0].startswith("Trust ") and lines[1].startswith("Errors double every")
     assert lines[2].startswith("Small errors change by +14.7 % a step") and "double in 5.06 steps" in lines[2]
     assert any(line.startswith("Replan every") for line in lines) and "exchange" not in lines[-1]
-    assert "calibrate on sequences that it chose" in lines[-1]
+    assert "calibrate on plans that it chose" in lines[-1]
 
 
 def test_without_a_law_there_is_still_a_horizon() -> None:

@@ -34,7 +34,7 @@ def test_every_sequence_starts_from_the_same_state_and_earns_what_the_world_pays
                 total += float(world.reward(at, action[None], after)[0])
                 at = after
             assert found.returns[k] == pytest.approx(total, rel=1e-3)
-        assert found.alive.all() and len(np.unique(found.returns)) == 6
+        assert found.rows.mask is not None and found.rows.mask.all() and len(np.unique(found.returns)) == 6
 
 
 def test_a_context_is_rows_as_they_arrive() -> None:
@@ -48,13 +48,18 @@ def test_a_context_is_rows_as_they_arrive() -> None:
         assert (rows.prev_action[0, 1:].sum(-1) == 1).all()
         assert (rows.prev_action[0][first] == 0).all() and (rows.reward[0][first] == 0).all()
         assert not rows.is_last.any()
-        assert ((found.reward == 1) == found.alive).all()  # a pole that fell earns nothing more
+        after = found.rows
+        assert after.mask is not None and after.prev_action is not None
+        assert ((after.reward == 1) == after.mask).all()  # a pole that fell earns nothing more
+        assert torch.equal(after.prev_action[after.mask], found.actions[after.mask])
+        fell = after.is_terminal & after.mask
+        assert (fell.sum(1) <= 1).all() and torch.equal(fell.any(1), ~after.mask.all(1) | after.is_terminal[:, -1])
 
 
 def test_the_same_seed_plays_the_same() -> None:
     first, second = (list(branch(env := builder("CartPole-v1")(), spec_of(env), **SETTINGS)) for _ in range(2))
     for a, b in zip(first, second, strict=True):
-        assert torch.equal(a.actions, b.actions) and torch.equal(a.reward, b.reward)
+        assert torch.equal(a.actions, b.actions) and torch.equal(a.rows.reward, b.rows.reward)
         assert torch.equal(a.context.obs["obs"], b.context.obs["obs"])
 
 

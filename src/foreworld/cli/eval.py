@@ -51,8 +51,9 @@ class Eval:
     """Share of new episodes that may exceed the largest error within the safe horizon."""
     latency: float | None = None
     """Seconds that planning takes; for the replanning interval, where the frame rate is known."""
-    states: int = 16
-    """Restored states from which action sequences are ranked; 0 for none."""
+    states: int = 32
+    """Restored states from which action sequences are ranked, and a safe horizon is found for those that the model
+    likes best; 0 for none."""
     seed: int = 0
     """Of samples and bootstrap."""
     json: bool = False

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from foreworld.core import require, seeded, tree
+from foreworld.eval.chosen import PlanErrors, Yardstick
+from foreworld.eval.exploitation import LEAST_STARTS, ExploitationGap, exploitation_gap
 from foreworld.eval.predictors import last_state
 from foreworld.eval.quantities import device_of, predicted_return
 from foreworld.ops import Interval, bootstrap, kendall
 from foreworld.rollout import Branches, imagine
-
-LEAST_STARTS = 5
-"""Fewer states that tell sequences apart give no interval worth printing."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,9 +29,9 @@ class Counterfactual:
         tau: Kendall's tau-b between the two rankings, averaged over those states; 0 for a coin.
         regret: what the sequence that the model likes best falls short of the best one, as a share of the
             distance between best and mean sequence: 0 is perfect, 1 as good as a random choice.
-        gap: exploitation gap: how much more the model promises for the sequence it likes best than that earns,
-            less the same for a random sequence; in deviations of the return over sequences.
+        gap: how much more than others the model overrates the sequence that it likes best.
         reason: why there are no numbers; empty when there are.
+        errors: along favourites and random sequences; None where they were not asked for.
     """
 
     predicted: np.ndarray
@@ -40,35 +39,42 @@ class Counterfactual:
     starts: int
     tau: Interval | None
     regret: Interval | None
-    gap: Interval | None
+    gap: ExploitationGap | None
     reason: str
+    errors: PlanErrors | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
         count, sequences = self.predicted.shape
         found: dict[str, Any] = {"states": count, "states_that_differ": self.starts, "sequences": sequences}
-        for name in ("tau", "regret", "gap"):
+        for name in ("tau", "regret"):
             value: Interval | None = getattr(self, name)
             found[name] = None if value is None else float(value.value)
             found[f"{name}_ci_low"] = None if value is None else float(value.low)
             found[f"{name}_ci_high"] = None if value is None else float(value.high)
-        return found | {"reason": self.reason or None}
+        return found | {"exploitation": self.gap and self.gap.to_json(), "reason": self.reason or None}
 
     def in_words(self) -> str:
-        """Say in one sentence how well plans are ranked, and how far the best-looking one is overrated."""
+        """Say in two sentences how well plans are ranked, and how far the best-looking one is overrated."""
         if self.tau is None or self.regret is None or self.gap is None:
             return f"Plans are not ranked: {self.reason}."
-        tau, regret, gap = (float(value.value) for value in (self.tau, self.regret, self.gap))
+        tau, regret = float(self.tau.value), float(self.regret.value)
         return (
             f"Of {self.predicted.shape[1]} action sequences from one state, the model's ranking agrees with what they "
-            f"earn by a Kendall tau of {tau:.2f}; its favourite loses {regret:.0%} of what choosing well is worth, and "
-            f"is overrated by {gap:+.2f} deviations more than a random one."
+            f"earn by a Kendall tau of {tau:.2f}; its favourite loses {regret:.0%} of what choosing well is worth. "
+            f"{self.gap.in_words()}"
         )
 
 
 @torch.no_grad()
 def counterfactual(
-    model: Any, branches: Iterable[Branches], *, samples: int = 8, confidence: float = 0.95, seed: int = 0
+    model: Any,
+    branches: Iterable[Branches],
+    *,
+    samples: int = 8,
+    yardstick: Yardstick | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> Counterfactual:
     """Let a model rank the sequences of every state by the return that it imagines.
 
@@ -76,27 +82,40 @@ def counterfactual(
         model: predicts reward.
         branches: what really happens, state by state, as from `foreworld.rollout.branch`.
         samples: futures averaged for one return.
+        yardstick: measures errors along the favourite of every state and along a random sequence; None for not.
         confidence: of the intervals, from a bootstrap over states.
         seed: of the samples and the bootstrap.
 
     Returns:
-        Rank correlation, regret and exploitation gap.
+        Rank correlation, regret, exploitation gap, and the errors.
 
     Raises:
         MissingCapability: the model predicts no reward.
+        SpecError: the model does not predict what the yardstick measures.
     """
     require(model, "reward", "ranking action sequences")
-    predicted, realised = [], []
+    predicted, realised, errors, cut = [], [], [], []
     for found in branches:
         with seeded(seed):
             count = len(found.actions)
             start = tree.repeat(last_state(model, found.context), count * samples)
             dream = imagine(model, start, found.actions.repeat_interleave(samples, 0).to(device_of(model)))
         assert dream.reward is not None
-        returns = predicted_return(dream.reward, dream.cont)[:, -1].cpu()
-        predicted.append(returns.view(count, samples).mean(1).numpy())
+        returns = predicted_return(dream.reward, dream.cont)[:, -1].cpu().view(count, samples).mean(1)
+        predicted.append(returns.numpy())
         realised.append(found.returns)
-    return compare_rankings(np.stack(predicted), np.stack(realised), confidence=confidence, seed=seed)
+        if yardstick is not None:
+            plans = [int(returns.argmax()), 0]  # the sequences are drawn at random, so that any of them is a random one
+            errors.append(yardstick.errors(model, found, plans, samples, seed))
+            cut.append((found.rows.is_last & ~found.rows.is_terminal).any(1)[plans].numpy())
+    ranked = compare_rankings(np.stack(predicted), np.stack(realised), confidence=confidence, seed=seed)
+    if yardstick is None:
+        return ranked
+    (chosen, random), (chosen_cut, random_cut) = np.stack(errors, 1), np.stack(cut, 1)
+    along = PlanErrors(
+        key=yardstick.quantity.name, chosen=chosen, random=random, chosen_cut=chosen_cut, random_cut=random_cut
+    )
+    return replace(ranked, errors=along)
 
 
 def compare_rankings(
@@ -119,8 +138,7 @@ def compare_rankings(
     tau = np.nan_to_num(kendall(guess, real))  # a model that sees no difference ranks like a coin
     best, mean = real.max(1), real.mean(1)
     short = (best - real[rows, chosen]) / (best - mean)
-    promised = (guess - real) / spread[used, None]
-    excess = promised[rows, chosen] - promised.mean(1)
+    over = guess - real
 
     def average(value: np.ndarray) -> Interval:
         return bootstrap(lambda x: x.mean(1), value, confidence=confidence, seed=seed)
@@ -131,6 +149,8 @@ def compare_rankings(
         starts=starts,
         tau=average(tau),
         regret=average(short),
-        gap=average(excess),
+        gap=exploitation_gap(
+            over[rows, chosen], over.mean(1), float(spread[used].mean()), confidence=confidence, seed=seed
+        ),
         reason="",
     )

@@ -224,13 +224,14 @@ def one_per_episode(episode: np.ndarray, seed: int) -> np.ndarray:
     return np.sort(order[np.unique(episode[order], return_index=True)[1]])
 
 
-def require_episodes(episodes: int, violation_rate: float, confidence: float) -> None:
+def require_episodes(episodes: int, violation_rate: float, confidence: float, unit: str = "episode") -> None:
     """Refuse a guarantee that so few episodes cannot give.
 
     Args:
         episodes: how many there are.
         violation_rate: in (0, 1).
         confidence: in (0, 1).
+        unit: what is counted.
 
     Raises:
         TooFewEpisodes: says how many are needed, and what these would do for.
@@ -244,7 +245,7 @@ def require_episodes(episodes: int, violation_rate: float, confidence: float) ->
     options += [f"lower the confidence to {_percent(surer)}"] if surer > 0 else []
     options += [f"allow violations of {_percent(looser)}"] if looser < 1 else []
     raise TooFewEpisodes(
-        f"{episodes} episode{'' if episodes == 1 else 's'}, {needed} are needed for violations of at most "
+        f"{episodes} {unit}{'' if episodes == 1 else 's'}, {needed} are needed for violations of at most "
         f"{_percent(violation_rate)} with {_percent(confidence)} confidence; {' or '.join(options)}"
     )
 

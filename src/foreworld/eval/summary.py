@@ -11,8 +11,9 @@ from foreworld.eval.prediction import LEAST_EPISODES, Comparison, Evaluation, Ju
 from foreworld.eval.probe import Probe
 from foreworld.ops import Interval
 
-SCHEMA = 2
-"""Version of the JSON; it grows when a field changes its meaning. 2: many quantities instead of one key."""
+SCHEMA = 3
+"""Version of the JSON; it grows when a field changes its meaning. 2: many quantities instead of one key. 3: the
+exploitation gap in the unit of the returns, and the safe horizon on plans that the model chose."""
 
 METRIC = "nrmse"
 """Name of the error: root mean square over the deviation of the evaluation set."""

@@ -15,7 +15,7 @@ from foreworld.eval.replanning import Replanning, recommend_replanning
 
 EXCHANGEABLE = (
     "This holds for new episodes like these: the same world, and actions chosen in the same way. "
-    "A planner looks for actions that the model overrates; calibrate on sequences that it chose."
+    "A planner looks for actions that the model overrates: calibrate on plans that it chose, too."
 )
 
 

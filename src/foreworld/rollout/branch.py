@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from foreworld.core import Segment, Spec
 from foreworld.core.errors import ConfigError, EnvironmentFault, MissingCapability
-from foreworld.core.spaces import flat_values
+from foreworld.core.spaces import TRUTH, flat_values
 from foreworld.envs import restorable
 from foreworld.rollout.collect import RandomPolicy
 
@@ -31,29 +31,31 @@ class Branches:
     Attributes:
         context: [1, C] the rows that led to the state.
         actions: [K, H, A] model-ready.
-        reward: [K, H] earned; zero after an end.
-        alive: [K, H] bool, whether the step was taken.
+        rows: [K, H] what arrived; its mask is false after an end, where nothing is earned.
+        truth: `truth/<key>` to [K, H, ...], the simulator state of those rows.
     """
 
     context: Segment
     actions: Tensor
-    reward: Tensor
-    alive: Tensor
+    rows: Segment
+    truth: Mapping[str, Tensor]
 
     @property
     def returns(self) -> np.ndarray:
         """[K], the sum of the rewards of each sequence."""
-        return self.reward.sum(1).numpy()
+        return self.rows.reward.sum(1).numpy()
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
     obs: dict[str, np.ndarray]
+    truth: dict[str, np.ndarray]
     action: np.ndarray
     reward: float
-    first: bool
-    terminal: bool
-    last: bool
+    first: bool = False
+    terminal: bool = False
+    last: bool = False
+    real: bool = True
 
 
 def branch(
@@ -91,20 +93,28 @@ def branch(
         rows = _lead(env, spec, rng, context)
         saved = simulator.save()
         raw = _sequences(spec, rng, sequences, horizon, repeat)
-        reward, alive = np.zeros((sequences, horizon), np.float32), np.zeros((sequences, horizon), bool)
-        for k in range(sequences):
+        played = []
+        for actions in raw:
             simulator.restore(saved)
-            for h in range(horizon):
-                row = _step(env, spec, raw[k, h])
-                reward[k, h], alive[k, h] = row.reward, True
-                if row.last:
-                    break
+            played.append(_play(env, spec, actions))
         yield Branches(
-            context=_segment(spec, rows),
+            context=_segment(spec, [rows]),
             actions=spec.action.to_model(torch.from_numpy(raw)),
-            reward=torch.from_numpy(reward),
-            alive=torch.from_numpy(alive),
+            rows=_segment(spec, played),
+            truth={
+                key: torch.from_numpy(np.stack([[row.truth[key] for row in sequence] for sequence in played]))
+                for key in rows[0].truth
+            },
         )
+
+
+def _play(env: gym.Env, spec: Spec, actions: np.ndarray) -> list[_Row]:
+    """Carry out a sequence [H, ...]; after an end the last row is repeated, not real and without reward."""
+    rows: list[_Row] = []
+    for action in actions:
+        ended = rows and rows[-1].last
+        rows.append(replace(rows[-1], reward=0.0, real=False) if ended else _step(env, spec, action))
+    return rows
 
 
 def _lead(env: gym.Env, spec: Spec, rng: np.random.Generator, context: int) -> list[_Row]:
@@ -113,7 +123,7 @@ def _lead(env: gym.Env, spec: Spec, rng: np.random.Generator, context: int) -> l
     nothing = np.zeros(spec.action.shape, spec.action.dtype)
     for _ in range(TRIES):
         obs, _ = env.reset(seed=int(rng.integers(2**31)))
-        rows = [_Row(obs=_at_rest(spec, obs), action=nothing, reward=0.0, first=True, terminal=False, last=False)]
+        rows = [_Row(obs=_at_rest(spec, obs), truth=_truth(obs), action=nothing, reward=0.0, first=True)]
         wanted = context - 1 + int(rng.integers(WARM_UP + 1))
         for action in _sequences(spec, rng, 1, wanted, 2.0)[0]:
             row = _step(env, spec, action)
@@ -140,9 +150,9 @@ def _step(env: gym.Env, spec: Spec, action: np.ndarray) -> _Row:
     obs, reward, terminal, truncated, _ = env.step(taken)
     return _Row(
         obs=_at_rest(spec, obs),
+        truth=_truth(obs),
         action=action,
         reward=float(reward),
-        first=False,
         terminal=bool(terminal),
         last=bool(terminal or truncated),
     )
@@ -154,19 +164,24 @@ def _at_rest(spec: Spec, obs: Any) -> dict[str, np.ndarray]:
     return {key: space.to_rest(np.asarray(named[key])[None])[0] for key, space in spec.obs.items()}
 
 
-def _segment(spec: Spec, rows: list[_Row]) -> Segment:
+def _truth(obs: Any) -> dict[str, np.ndarray]:
+    return {key: np.array(value) for key, value in flat_values(obs).items() if key.startswith(TRUTH)}
+
+
+def _segment(spec: Spec, sequences: Sequence[Sequence[_Row]]) -> Segment:
+    """Stack rows to a segment [K, T]."""
     assert spec.action is not None
 
-    def flags(name: str) -> Tensor:
-        return torch.tensor([[getattr(row, name) for row in rows]], dtype=torch.bool)
+    def stack(read: Callable[[_Row], Any]) -> Tensor:
+        return torch.from_numpy(np.array([[read(row) for row in rows] for rows in sequences]))
 
-    actions = spec.action.to_model(torch.from_numpy(np.stack([row.action for row in rows])))
-    first = flags("first")
+    actions, first = spec.action.to_model(stack(lambda row: row.action)), stack(lambda row: row.first)
     return Segment(
-        obs={key: torch.from_numpy(np.stack([row.obs[key] for row in rows]))[None] for key in spec.obs},
-        prev_action=actions[None].masked_fill(first[..., None], 0.0),
-        reward=torch.tensor([[row.reward for row in rows]]),
+        obs={key: stack(lambda row, key=key: row.obs[key]) for key in spec.obs},
+        prev_action=actions.masked_fill(first[..., None], 0.0),
+        reward=stack(lambda row: row.reward).float(),
         is_first=first,
-        is_terminal=flags("terminal"),
-        is_last=flags("last"),
+        is_terminal=stack(lambda row: row.terminal),
+        is_last=stack(lambda row: row.last),
+        mask=stack(lambda row: row.real),
     )

@@ -10,6 +10,8 @@ from foreworld.core.errors import ForeworldError
 from foreworld.data import Dataset
 from foreworld.envs import builder
 from foreworld.eval import Calibration, Counterfactual, Evaluation, Trust, calibrate, counterfactual, measure_trust
+from foreworld.eval.chosen import ChosenHorizon, Yardstick
+from foreworld.eval.quantities import LATENT, truth_spaces
 from foreworld.rollout import branch
 
 T = TypeVar("T")
@@ -42,7 +44,7 @@ class Limits:
     confidence: float = 0.95
     violation_rate: float = 0.1
     latency: float | None = None
-    states: int = 16
+    states: int = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,8 @@ class Answers:
         ensemble: whether the predictions are those of an ensemble's members, or samples of one model.
         counterfactual: how plans are ranked.
         no_counterfactual: why they are not.
+        chosen: the safe horizon on plans that the model itself chose.
+        no_chosen: why there is none.
     """
 
     limits: Limits
@@ -68,6 +72,8 @@ class Answers:
     ensemble: bool
     counterfactual: Counterfactual | None
     no_counterfactual: str
+    chosen: ChosenHorizon | None
+    no_chosen: str
 
     @property
     def safe_steps(self) -> int | None:
@@ -88,6 +94,7 @@ class Answers:
             "counterfactual": {"reason": self.no_counterfactual}
             if self.counterfactual is None
             else self.counterfactual.to_json(),
+            "chosen_plans": {"reason": self.no_chosen} if self.chosen is None else self.chosen.to_json(),
         }
 
     def in_words(self) -> str:
@@ -102,6 +109,8 @@ class Answers:
             if self.counterfactual is None
             else self.counterfactual.in_words()
         )
+        if self.counterfactual is not None:
+            said.append(f"{self.no_chosen}." if self.chosen is None else self.chosen.in_words())
         return "\n".join(said)
 
 
@@ -135,7 +144,10 @@ def answer(model: Any, found: Evaluation, data: Dataset, limits: Limits | None =
     calibration, no_calibration = _or_reason(
         lambda: calibrate(part.spread, part.errors, episode, limits.max_error, **rates)
     )
-    ranked, no_ranked = _or_reason(lambda: rank_plans(model, data, limits, found.context, found.samples, seed))
+    ranked, no_ranked = _or_reason(lambda: rank_plans(model, data, found, limits, seed))
+    chosen, no_chosen = None, no_ranked
+    if ranked is not None:
+        chosen, no_chosen = _or_reason(lambda: chosen_horizon(ranked, limits))
     return Answers(
         limits=limits,
         trust=trust,
@@ -145,11 +157,20 @@ def answer(model: Any, found: Evaluation, data: Dataset, limits: Limits | None =
         ensemble="spread" in model.provides,
         counterfactual=ranked,
         no_counterfactual=no_ranked,
+        chosen=chosen,
+        no_chosen=no_chosen,
     )
 
 
-def rank_plans(model: Any, data: Dataset, limits: Limits, context: int, samples: int, seed: int) -> Counterfactual:
+def rank_plans(model: Any, data: Dataset, found: Evaluation, limits: Limits, seed: int) -> Counterfactual:
     """Open the environment of a dataset, and let a model rank action sequences from restored states of it.
+
+    Args:
+        model: predicts reward.
+        data: held-out episodes; they say which environment.
+        found: the evaluation; errors along the plans are measured as there.
+        limits: how many states, which confidence.
+        seed: of states, sequences and samples.
 
     Raises:
         ForeworldError: it cannot be opened or restored, or the model predicts no reward.
@@ -159,21 +180,40 @@ def rank_plans(model: Any, data: Dataset, limits: Limits, context: int, samples:
     if model.spec.action is None:
         raise ForeworldError("there are no actions to choose from")
     options = {name: value for name, value in data.source.options.items() if name not in RECORDED}
+    yardstick = None
+    if found.key != LATENT:  # every model has its own, so that there is nothing to compare with
+        spaces = dict(data.spec.obs) | truth_spaces(data)
+        yardstick = Yardstick(quantity=found.main.quantity, spaces=spaces, probes=found.probes)
     env = builder(data.source.env, **options)()
     try:
-        found = branch(
+        branches = branch(
             env,
             model.spec,
             starts=limits.states,
             sequences=SEQUENCES,
-            context=context,
-            horizon=STEPS,
+            context=found.context,
+            horizon=min(STEPS, found.horizon),
             repeat=REPEAT,
             seed=seed,
         )
-        return counterfactual(model, found, samples=samples, confidence=limits.confidence, seed=seed)
+        return counterfactual(
+            model, branches, samples=found.samples, yardstick=yardstick, confidence=limits.confidence, seed=seed
+        )
     finally:
         env.close()
+
+
+def chosen_horizon(ranked: Counterfactual, limits: Limits) -> ChosenHorizon:
+    """Calibrate a safe horizon on the plans that a model ranked first.
+
+    Raises:
+        ForeworldError: too few states for such a promise, or no errors along the plans.
+    """
+    if ranked.errors is None:
+        raise ForeworldError("Errors along chosen plans: a latent cannot be compared with what happened")
+    return ranked.errors.trust(
+        max_error=limits.max_error, confidence=limits.confidence, violation_rate=limits.violation_rate
+    )
 
 
 def _or_reason(measure: Callable[[], T]) -> tuple[T | None, str]:

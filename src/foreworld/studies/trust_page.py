@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from foreworld.eval import Calibration, Counterfactual, Evaluation, Trust
+from foreworld.eval.chosen import root_mean_square
 from foreworld.eval.probe import in_words as probes_in_words
 from foreworld.ops import Interval
 from foreworld.ops.compounding import cumulative_error
@@ -39,7 +40,7 @@ def trust_sections(found: Evaluation, answers: Answers) -> list[Html]:
     ranked = (
         [paragraph(f"Not measured: {answers.no_counterfactual}.")]
         if answers.counterfactual is None
-        else _ranked(answers.counterfactual)
+        else _ranked(answers.counterfactual, answers)
     )
     blocks = [
         section("How far may it be trusted?", *trust),
@@ -146,19 +147,32 @@ def _spread(found: Calibration, evaluation: Evaluation) -> list[Html]:
     ]
 
 
-def _ranked(found: Counterfactual) -> list[Html]:
+def _ranked(found: Counterfactual, answers: Answers) -> list[Html]:
+    chosen = _chosen(found, answers)
     if found.tau is None or found.regret is None or found.gap is None:
-        return [paragraph(f"Not measured: {found.reason}.")]
+        return [paragraph(f"Not measured: {found.reason}."), *chosen]
     rows: list[list[str | float | None]] = [
         ["Kendall tau: 0 for a coin, 1 for the world itself", *_cells(found.tau)],
         ["regret of its favourite: 0 for the best sequence, 1 for a random one", *_cells(found.regret)],
-        [
-            "exploitation gap: how much more it promises for its favourite than for others, in deviations",
-            *_cells(found.gap),
-        ],
+        ["exploitation gap: how much more it overrates its favourite than others, as a return", *_cells(found.gap.gap)],
     ]
     many = f"{found.predicted.shape[1]} random sequences were played from each of {found.starts} restored states."
-    return [paragraph(found.in_words()), table(["measure", "value", "low", "high"], rows, many)]
+    return [paragraph(found.in_words()), table(["measure", "value", "low", "high"], rows, many), *chosen]
+
+
+def _chosen(found: Counterfactual, answers: Answers) -> list[Html]:
+    """Show errors along the plans that the model chose, beside random ones."""
+    if found.errors is None:
+        return []
+    said = f"{answers.no_chosen}." if answers.chosen is None else answers.chosen.in_words()
+    steps = np.arange(1, found.errors.chosen.shape[1] + 1)
+    lines = [
+        Line(steps, root_mean_square(found.errors.random), "random plans", style="baseline"),
+        Line(steps, root_mean_square(found.errors.chosen), "plans that the model chose", style="model"),
+    ]
+    caption = f"Error in {found.errors.key} along plans from the same restored states."
+    plot = Plot(lines=tuple(lines), x_label="imagined step", y_label="error / deviation", y_range=(0, None))
+    return [paragraph(said), figure(plot, caption)]
 
 
 def _probes(found: Evaluation) -> list[Html]:
