@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from foreworld.core import TrainableModel
 from foreworld.core.errors import NonFinite
 from foreworld.train.checkpoint import Progress, load_model, load_training, newest_checkpoint, save_checkpoint, tensors
-from foreworld.train.update import Outcome
+from foreworld.train.update import Learns, Outcome
 
 ROLLBACKS = 3
 """Times to go back to the same checkpoint before giving up."""
@@ -38,7 +38,7 @@ class Guard:
         done: updates that were not skipped, since this process started.
     """
 
-    def __init__(self, model: TrainableModel[Any], progress: Progress, patience: int, every: int = 1) -> None:
+    def __init__(self, model: Learns, progress: Progress, patience: int, every: int = 1) -> None:
         self.model, self.patience, self.every = model, patience, every
         self.skips, self.rollbacks = dict(progress.skips), progress.rollbacks
         self.sound, self.lost, self.done = True, False, 0
