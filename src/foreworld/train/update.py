@@ -12,7 +12,7 @@ from torch.nn import Parameter
 
 from foreworld.core import AfterUpdate, LearnsDreaming, Losses, Segment, tree
 from foreworld.core.types import mean_of
-from foreworld.train.optim import AdamW, LaProp, gradient_norms
+from foreworld.train.optim import AdamW, HasParameters, LaProp, gradient_norms
 
 
 class Learns(Protocol):
@@ -109,3 +109,8 @@ def update(
         terms=tuple(means),
         params=tuple(p for group in optimizer.param_groups for p in group["params"] if p.grad is not None),
     )
+
+
+def device_of(model: HasParameters) -> torch.device:
+    """Return where a model computes."""
+    return next(model.parameters()).device
