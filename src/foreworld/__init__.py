@@ -19,6 +19,7 @@ _EXPORTS = {
     "RSSM": "foreworld.models.rssm",
     "Linear": "foreworld.models.linear",
     "Ensemble": "foreworld.models.ensemble",
+    "Dreamer": "foreworld.agents",
     "load": "foreworld.data",
     "collect": "foreworld.rollout",
     "imagine": "foreworld.rollout",
@@ -32,6 +33,7 @@ _EXPORTS = {
 __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
+    from foreworld.agents import Dreamer
     from foreworld.core import Segment, Spec, deterministic, seeded, tree
     from foreworld.data import load
     from foreworld.models.ensemble import Ensemble

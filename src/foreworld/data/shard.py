@@ -84,18 +84,23 @@ def open_shard(path: Path, schema: Schema) -> Shard:
 
 
 def open_shards(paths: Sequence[Path], schema: Schema) -> tuple[Shard, ...]:
-    """Map the columns of all shards; each column keeps one file open, so the limit is raised where it is too low.
+    """Map the columns of all shards.
 
     Raises:
         DataError: names the file at fault.
     """
-    needed = len(paths) * len(schema.columns) + SPARE_FILES
+    allow_files(len(paths) * len(schema.columns))
+    return tuple(open_shard(path, schema) for path in paths)
+
+
+def allow_files(columns: int) -> None:
+    """Raise the limit of open files where it is too low: each mapped column keeps one open."""
+    needed = columns + SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and needed > soft:
         most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(most, soft), hard))
-    return tuple(open_shard(path, schema) for path in paths)
 
 
 def column_file(folder: Path, name: str) -> Path:

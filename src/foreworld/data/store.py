@@ -10,6 +10,7 @@ from typing import Self
 
 import numpy as np
 
+from foreworld.core.disk import remove_folder
 from foreworld.core.errors import DataError, OutputExists
 from foreworld.core.files import holds_nothing, lock_folder, make_folder, sweep_partial
 from foreworld.core.spaces import Space, Spec
@@ -19,6 +20,18 @@ from foreworld.data.shard import SHARDS, shard_paths, write_shard
 
 SHARD_BYTES = 64 * 2**20
 SHARD_ROWS = 2**16
+SEAL_ROWS = (64, 4096)
+"""Least and most rows that are gathered before they are sealed; between the two, a quarter of what is on disk."""
+
+
+def rows_to_seal(sealed: int, most: int = SEAL_ROWS[1]) -> int:
+    """Return how many rows of a growing store should gather before they are sealed, `sealed` being on disk."""
+    return min(most, max(SEAL_ROWS[0], sealed // 4))
+
+
+def largest_shard(schema: Schema) -> int:
+    """Return how many rows make a large shard, about 64 MiB."""
+    return max(1, min(SHARD_ROWS, SHARD_BYTES // schema.bytes_per_row))
 
 
 class Writer:
@@ -67,12 +80,22 @@ class Writer:
         self.schema = Schema(spec=spec, truth=dict(truth or {}), source=source or Source())
         self.episodes = 0
         self.rows = 0
-        self._shard_rows = shard_rows or max(1, min(SHARD_ROWS, SHARD_BYTES // self.schema.bytes_per_row))
+        self._shard_rows = shard_rows or largest_shard(self.schema)
         self._gathered: list[dict[str, np.ndarray]] = []
         self._gathered_rows = 0
         self._lock = ExitStack()
         self._next_shard = self._open()
         self._is_open = True
+
+    @property
+    def shards(self) -> int:
+        """Number of the next shard: how many there are."""
+        return self._next_shard
+
+    @property
+    def gathered(self) -> int:
+        """Rows that were added and are not sealed yet."""
+        return self._gathered_rows
 
     def add(self, episode: Episode) -> None:
         """Check an episode and append it.
@@ -99,6 +122,16 @@ class Writer:
         write_shard(self.path / SHARDS / f"{self._next_shard:06d}", self.schema.columns, self._gathered)
         self._next_shard += 1
         self._gathered, self._gathered_rows = [], 0
+
+    def rewind(self, shards: int) -> None:
+        """Remove all shards but the first `shards`, the newest first: return to a moment when there were so many.
+
+        Raises:
+            WriteFailed: the disk refused; what is left is a whole store.
+        """
+        while self._next_shard > shards:
+            remove_folder(self.path / SHARDS / f"{self._next_shard - 1:06d}")
+            self._next_shard -= 1
 
     def __enter__(self) -> Self:
         """Return the writer."""

@@ -46,5 +46,6 @@ from foreworld.ops.symlog import symexp as symexp
 from foreworld.ops.symlog import symlog as symlog
 from foreworld.ops.twohot import symexp_bins as symexp_bins
 from foreworld.ops.twohot import twohot as twohot
+from foreworld.ops.twohot import twohot_cross_entropy as twohot_cross_entropy
 from foreworld.ops.twohot import twohot_loss as twohot_loss
 from foreworld.ops.twohot import twohot_mean as twohot_mean

@@ -16,7 +16,7 @@ from foreworld.core.spaces import Space
 from foreworld.data.dataset import Dataset, load
 from foreworld.data.episode import Episode
 from foreworld.data.schema import Source
-from foreworld.data.store import Writer
+from foreworld.data.store import Writer, rows_to_seal
 from foreworld.envs.make import make
 from foreworld.envs.vector import Rows, Vector
 from foreworld.rollout.record import record
@@ -25,9 +25,6 @@ from foreworld.worlds.catalogue import passive
 
 Progress = Callable[[int, int], None]
 """Called with how much is done and how much there is to do."""
-
-SEAL_ROWS = (64, 4096)
-"""Least and most rows that are gathered before they are sealed; between the two, a quarter of what is on disk."""
 
 
 class Policy(Protocol):
@@ -257,15 +254,14 @@ class _Shelf:
     """Add episodes to a writer, and seal them early while there are few."""
 
     def __init__(self, writer: Writer) -> None:
-        self._writer, self._sealed = writer, 0
+        self._writer = writer
 
     def add(self, episode: Episode) -> None:
         """Add an episode."""
         self._writer.add(episode)
-        least, most = SEAL_ROWS
-        if self._writer.rows - self._sealed >= min(most, max(least, self._sealed // 4)):
+        gathered = self._writer.gathered
+        if gathered >= rows_to_seal(self._writer.rows - gathered):
             self._writer.seal()
-            self._sealed = self._writer.rows
 
 
 class _Recorder:

@@ -33,7 +33,8 @@ from foreworld.train.checkpoint import (
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.json"
-FIELDS = {"format", "family", "spec", "model", "fit", "data", "sinks", "history"}
+REPLAY = "replay"
+FIELDS = {"format", "family", "spec", "model", "fit", "data", "sinks", "history", "agent", "env"}
 FORMAT = 1
 
 
@@ -86,8 +87,24 @@ class Run:
         return data
 
 
-def start_run(folder: Path, model: TrainableModel[Any], fit: dict[str, Any], data: Dataset, sinks: list[str]) -> None:
+def start_run(
+    folder: Path,
+    model: TrainableModel[Any],
+    fit: dict[str, Any],
+    data: dict[str, Any],
+    sinks: list[str],
+    more: dict[str, Any] | None = None,
+) -> None:
     """Create a run folder with `config.json` and `env.json`; a run that has no checkpoint yet is begun anew.
+
+    Args:
+        folder: of the run.
+        model: what is trained.
+        fit: how, as JSON values.
+        data: `path` of what it is trained on, in the folder or absolute, and `trained_on`, which rows of it; None for
+            all that are there.
+        sinks: where metrics go.
+        more: of a run with an agent: `agent` and `env`.
 
     Raises:
         OutputExists: the folder holds a checkpoint already.
@@ -101,8 +118,9 @@ def start_run(folder: Path, model: TrainableModel[Any], fit: dict[str, Any], dat
         "spec": to_json(model.spec),
         "model": to_json(model.config),
         "fit": fit,
-        "data": {"path": str(data.path.resolve()), "trained_on": to_json(data.stretches)},
+        "data": data,
         "sinks": sinks,
+        **(more or {}),
     }
     make_folder(folder)
     write_json(folder / CONFIG, config, sealed=True)
@@ -206,7 +224,7 @@ def _refuse_other_size(checkpoint: Path, family: Any, spec: Spec, settings: Any)
     except (RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as fault:
         raise CheckpointError(f"{checkpoint}: config.json describes no model that can be built ({fault})") from fault
     try:
-        check_forms(checkpoint, read_forms(checkpoint / WEIGHTS), shapes)
+        check_forms(checkpoint / WEIGHTS, read_forms(checkpoint / WEIGHTS), shapes)
     except CheckpointError:
         verify_checkpoint(checkpoint)  # damage explains more than another shape
         raise

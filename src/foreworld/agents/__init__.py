@@ -1,0 +1,6 @@
+"""Agents: what acts, and how it learns to."""
+
+from foreworld.agents.dreamer import Dreamer as Dreamer
+from foreworld.agents.dreamer import DreamerConfig as DreamerConfig
+from foreworld.agents.dreamer import DreamerLearner as DreamerLearner
+from foreworld.agents.returns import ReturnRange as ReturnRange

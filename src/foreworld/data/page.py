@@ -1,0 +1,94 @@
+"""`Page`: the newest rows of N streams, where a row of all of them is written by one assignment a column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+from foreworld.core.spaces import TRUTH
+from foreworld.data.schema import ACTION, OBS, Column
+
+CHUNK = 64
+"""Rows of every stream that a page holds before they are moved to memory of their own."""
+
+
+class Arrived(Protocol):
+    """One row of each of N environments in the form in which they are stored, as `envs.vector.Rows` is.
+
+    Attributes:
+        obs: name to [N, ...].
+        prev_action: [N, ...], what led here; zero where `is_first`.
+        reward: float32 [N], earned by arriving; zero where `is_first`.
+        is_first: [N] bool, the first row of an episode.
+        is_terminal: [N] bool, no future exists.
+        is_last: [N] bool, the last row of an episode.
+        truth: name to [N, ...], simulator state.
+        arrived: [N] bool; where false, the rest means nothing.
+    """
+
+    @property
+    def obs(self) -> Mapping[str, np.ndarray]: ...  # noqa: D102
+    @property
+    def prev_action(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def reward(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def is_first(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def is_terminal(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def is_last(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def truth(self) -> Mapping[str, np.ndarray]: ...  # noqa: D102
+    @property
+    def arrived(self) -> np.ndarray: ...  # noqa: D102
+
+
+class Page:
+    """Room for CHUNK rows of N streams; each fills its own part from the start, at its own pace.
+
+    Args:
+        columns: what a row holds.
+        streams: N.
+        carry: C, width of the filter's state.
+
+    Attributes:
+        filled: [N] how many rows of each stream lie here.
+        views: for each stream its columns, [CHUNK, ...] each, without a copy.
+        carry: [N, CHUNK, C] float16.
+    """
+
+    def __init__(self, columns: Mapping[str, Column], streams: int, carry: int) -> None:
+        """Make room."""
+        self.filled = np.zeros(streams, np.int64)
+        self.carry = np.zeros((streams, CHUNK, carry), np.float16)
+        self._columns = {name: np.zeros((streams, CHUNK, *c.shape), c.dtype) for name, c in columns.items()}
+        self.views = [{name: array[i] for name, array in self._columns.items()} for i in range(streams)]
+        self._all = np.arange(streams)
+
+    def write(self, rows: Arrived, carry: np.ndarray | None) -> np.ndarray:
+        """Write the rows that arrived behind the others of their streams.
+
+        Returns:
+            Numbers of the streams that were written.
+        """
+        count = int(np.count_nonzero(rows.arrived))
+        which = self._all if count == len(self._all) else np.flatnonzero(rows.arrived)
+        at = self.filled[which]
+        for name, array in self._columns.items():
+            value = _column(rows, name)
+            array[which, at] = value if which is self._all else value[which]
+        if self.carry.shape[2]:
+            self.carry[which, at] = 0 if carry is None else carry[which]
+        self.filled[which] += 1
+        return which
+
+
+def _column(rows: Arrived, name: str) -> np.ndarray:
+    if name.startswith(OBS):
+        return rows.obs[name.removeprefix(OBS)]
+    if name.startswith(TRUTH):
+        return rows.truth[name.removeprefix(TRUTH)]
+    return rows.prev_action if name == ACTION else rows.reward
