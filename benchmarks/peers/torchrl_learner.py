@@ -138,9 +138,7 @@ class Learner:
         )
         # the continuation holds the discount
         of_actor.make_value_estimator(ValueEstimators.TDLambda, gamma=1.0, lmbda=0.95)
-        of_value = DreamerV3ValueLoss(
-            value, value_loss="two_hot", actor_loss=of_actor, slow_critic_regularization=1.0
-        )
+        of_value = DreamerV3ValueLoss(value, value_loss="two_hot", actor_loss=of_actor, slow_critic_regularization=1.0)
         self.loss = DreamerV3Loss(of_model, of_actor, of_value, replay_value_loss_weight=0.3)
         # the paper's rate and warm-up would not move the loss within a few updates; the cost is the same
         optimizer = DreamerV3Optimizer(self.loss.parameters(), lr=1e-3, warmup_steps=0)
@@ -193,9 +191,7 @@ def world_model(
 
     keys = ["state", "belief"]
     rollout = RSSMRolloutV3(
-        TensorDictModule(
-            prior, in_keys=[*keys, "action"], out_keys=[("next", key) for key in ("prior_logits", *keys)]
-        ),
+        TensorDictModule(prior, in_keys=[*keys, "action"], out_keys=[("next", key) for key in ("prior_logits", *keys)]),
         TensorDictModule(
             posterior,
             in_keys=[("next", "belief"), ("next", "encoded_latents")],
