@@ -25,6 +25,8 @@ _EXPORTS = {
     "imagine": "foreworld.rollout",
     "fit": "foreworld.train",
     "load_run": "foreworld.train",
+    "load_agent": "foreworld.train",
+    "train_agent": "foreworld.train",
     "evaluate": "foreworld.studies",
     "check": "foreworld.studies",
     "film_dreams": "foreworld.studies",
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from foreworld.models.rssm import RSSM
     from foreworld.rollout import collect, imagine
     from foreworld.studies import check, evaluate, film_dreams
-    from foreworld.train import fit, load_run
+    from foreworld.train import fit, load_agent, load_run, train_agent
 
 
 def __getattr__(name: str) -> object:

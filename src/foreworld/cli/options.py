@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 import tyro
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from foreworld.core.errors import DataError
+from foreworld.core.errors import ConfigError, DataError
 from foreworld.core.files import finite
 
 T = TypeVar("T")
@@ -67,3 +69,30 @@ def existing(path: Path, what: str) -> Path:
     if not path.exists():
         raise DataError(f"{path}: no such {what}")
     return path
+
+
+def difference(before: Any, after: Any) -> str:
+    """Say which settings differ between two configs, and how."""
+    old, new = _fields(before), _fields(after)
+    return ", ".join(f"{name} {old[name]} -> {new[name]}" for name in old if old[name] != new[name])
+
+
+def _fields(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Name every setting by its dotted path."""
+    found: dict[str, Any] = {}
+    for name, value in vars(config).items():
+        found |= _fields(value, f"{prefix}{name}.") if is_dataclass(value) else {f"{prefix}{name}": value}
+    return found
+
+
+def device(name: str) -> str:
+    """Return the device to compute on; `auto` is cuda where there is one.
+
+    Raises:
+        ConfigError: cuda is asked for, and there is none.
+    """
+    if name != "auto":
+        if name.startswith("cuda") and not torch.cuda.is_available():
+            raise ConfigError(f"--device {name}: no CUDA device was found; use --device cpu")
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -16,30 +16,24 @@ from foreworld.core.errors import ConfigError, DataError, NonFinite
 from foreworld.core.spaces import TRUTH, Space, Spec
 from foreworld.data.archive import Archive, Place
 from foreworld.data.episode import Episode
-from foreworld.data.page import CHUNK, Arrived, Page
+from foreworld.data.page import Arrived
 from foreworld.data.sampling import draw_starts, generator
+from foreworld.data.saved import Saved, stacked
 from foreworld.data.schema import ACTION, OBS, Schema, Source
-from foreworld.data.stream import Part, Stream
+from foreworld.data.tracks import Finished, Tracks
 from foreworld.data.windows import Batch, Windows
 
 LARGEST_HALF = 65504.0
 """Largest float16: beyond it a carry is cut off."""
-
-
-class _Finished(NamedTuple):
-    """A finished episode: its stream, its first row there, how many rows, and whether it ended in a terminal state."""
-
-    stream: int
-    first: int
-    rows: int
-    is_terminal: bool
+LARGEST_CARRIES = 2 * 2**30
+"""Bytes of carries that a checkpoint may take."""
 
 
 class _Gathered(NamedTuple):
     """A finished episode that is not on disk yet, and its columns, each [rows, ...]."""
 
-    place: _Finished
-    columns: dict[str, np.ndarray]
+    place: Finished
+    columns: Mapping[str, np.ndarray]
 
 
 class Replay:
@@ -117,23 +111,23 @@ class Replay:
         if spec.action is not None:
             spec.action.to_model(torch.zeros(spec.action.shape, dtype=getattr(torch, spec.action.dtype)))
         self.length, self.carry, self.seed = length, carry, seed
-        self._limit = limit
-        columns = {n: c for n, c in schema.columns.items() if not n.startswith("is_")}
-        self._page = Page(columns, num_envs, carry)
-        self._streams = [Stream() for _ in range(num_envs)]
-        self._windows = Windows(spec, columns, length, carry)
-        self._lock = RLock()
-        self._head, self._stop = np.zeros(num_envs, np.int64), np.zeros(num_envs, np.int64)
-        self._next_online = np.ones(num_envs, np.int64)
-        self._page_first, self._born = np.zeros(num_envs, np.int64), np.zeros(num_envs, np.int64)
-        self._open, self._held = np.zeros(num_envs, bool), np.zeros(num_envs, bool)
-        self._queue: deque[tuple[int, int]] = deque()
-        self._finished: deque[_Finished] = deque()
-        self._unshelved: deque[_Gathered] = deque()
-        self._gathered: deque[_Gathered] = deque()
-        self._rows = 0
         self.added = 0
-        self._archive = None if path is None else Archive(Path(path), spec, kept, source, None)
+        columns = {n: c for n, c in schema.columns.items() if not n.startswith("is_")}
+        self._limit, self._rows, self._evicted, self._sealed = limit, 0, 0, 0
+        self._columns = columns
+        self._tracks = Tracks(columns, num_envs, carry)
+        self._windows = Windows(spec, columns, length, carry)
+        self._finished: deque[Finished] = deque()
+        self._gathered: deque[_Gathered] = deque()
+        self._unshelved: deque[_Gathered] = deque()
+        self._online: deque[tuple[int, int]] = deque()
+        self._next_online = np.ones(num_envs, np.int64)
+        self._lock = RLock()
+        found = None if state is None else Saved.read(state, (num_envs, length, carry), columns)
+        shards = None if found is None else found.shards
+        self._archive = None if path is None else Archive(Path(path), spec, kept, source, shards)
+        if found is not None:
+            self._resume(found)
 
     @property
     def rows(self) -> int:
@@ -143,7 +137,7 @@ class Replay:
     @property
     def episodes(self) -> int:
         """Episodes that are kept, open ones included."""
-        return len(self._finished) + int(np.count_nonzero(self._open & ~self._held))
+        return len(self._finished) + self._tracks.open_episodes
 
     @property
     def steps(self) -> int:
@@ -157,7 +151,7 @@ class Replay:
 
     def ready(self) -> bool:
         """Tell whether a window can be cut."""
-        return bool((self._stop - self._head > self.length).any())
+        return bool((self._tracks.stop - self._tracks.head > self.length).any())
 
     def add(self, rows: Arrived, carry: np.ndarray | None = None) -> None:
         """Add the row of every environment that arrived.
@@ -173,26 +167,13 @@ class Replay:
         """
         half = None if carry is None or not self.carry else _half(torch.from_numpy(carry))
         with self._lock:
-            begins = rows.is_first & rows.arrived
-            orphans = rows.arrived & ~rows.is_first & ~self._open
-            if orphans.any():
-                raise DataError(f"environment {int(orphans.argmax())}: its row is not the first and follows an end")
-            for i in np.flatnonzero(begins).tolist():
-                self._end(i, is_terminal=False)  # what should have followed never came
-                self._born[i] = self._page_first[i]
-                self._open[i] = True
-            which = self._page.write(rows, half)
-            self._count(which, begins)
-            for i in np.flatnonzero(rows.is_last & rows.arrived).tolist():
-                self._end(i, is_terminal=bool(rows.is_terminal[i]))
-            for i in np.flatnonzero(self._page.filled == CHUNK).tolist():
-                self._settle(i)
-            for i in np.flatnonzero(self._stop - self._next_online >= self.length).tolist():
-                while self._stop[i] - self._next_online[i] >= self.length:
-                    self._queue.append((i, int(self._next_online[i])))
-                    self._next_online[i] += self.length
+            for episode in self._tracks.add(rows, half):
+                self._finish(episode)
+            self.added += int(np.count_nonzero(rows.arrived & ~rows.is_first))
+            self._rows = int((self._tracks.stop - self._tracks.head).sum())
             while self._rows > self._limit and self._finished:
                 self._evict()
+            self._queue()
             self._shelve()
 
     def sample(self, batch: int, step: int, out: Batch | None = None) -> Batch:
@@ -210,13 +191,13 @@ class Replay:
         """
         with self._lock:
             starts: list[tuple[int, int]] = []
-            while self._queue and len(starts) < batch:
-                stream, first = self._queue.popleft()
-                if first > self._head[stream]:
+            while self._online and len(starts) < batch:
+                stream, first = self._online.popleft()
+                if first > self._tracks.head[stream]:
                     starts.append((stream, first))
             if len(starts) < batch:
                 starts += self._draw(batch - len(starts), step)
-            return self._windows.cut(self._streams, starts, out)
+            return self._windows.cut(self._tracks.streams, starts, out)
 
     def write_back(self, batch: Batch, carry: Tensor) -> None:
         """Replace the carries of the rows of a batch, for the windows that begin after them.
@@ -235,10 +216,41 @@ class Replay:
         half = _half(carry.detach())
         with self._lock:
             for new, (stream, start) in zip(half, batch.refs.tolist(), strict=True):
-                first = max(start, int(self._head[stream]))
-                for part, within, count in self._streams[stream].pieces(first, start + self.length):
+                first = max(start, int(self._tracks.head[stream]))
+                for part, within, count in self._tracks.streams[stream].pieces(first, start + self.length):
                     at = part.first + within - start
                     part.carry[within : within + count] = new[at : at + count]
+
+    def save(self) -> dict[str, Tensor]:
+        """Return what is not on disk, as tensors for a checkpoint.
+
+        They are what `state` takes: a replay made with them, and with the same other arguments, goes on to the bit
+        as this one does. Carries of more than 2 GiB are left out; the first windows after a
+        return then begin with a carry of zero.
+        """
+        with self._lock:
+            unsealed = self._unsealed()
+            sealed = self._evicted if self._archive is None else self._sealed
+            lost = [one.place for one in (*self._gathered, *self._unshelved)][: max(self._evicted - sealed, 0)]
+            opened = self._tracks.open_rows()
+            carries = [self._tracks.streams[one.stream].part(one.first).carry for one in self._finished]
+            carries += [carry for _, carry in opened]
+            small = sum(carry.nbytes for carry in carries) <= LARGEST_CARRIES
+            none = np.empty((0, self.carry), np.float16)
+            return Saved(
+                form=(len(self._tracks.streams), self.length, self.carry),
+                added=self.added,
+                evicted=self._evicted,
+                sealed=sealed,
+                shards=0 if self._archive is None else self._archive.shards,
+                streams=self._tracks.numbers(),
+                next_online=self._next_online.copy(),
+                queue=np.array(self._online, np.int64).reshape(-1, 2),
+                episodes=np.array([*lost, *self._finished], np.int64).reshape(-1, 4),
+                gathered=stacked(unsealed, self._columns),
+                open=stacked([columns for columns, _ in opened], self._columns),
+                carry=np.concatenate([none, *carries]) if small else None,
+            ).tensors()
 
     def seal(self) -> None:
         """Write all finished episodes to disk."""
@@ -252,61 +264,24 @@ class Replay:
             if self._archive is not None:
                 self._archive.close()
 
-    def _count(self, which: np.ndarray, begins: np.ndarray) -> None:
-        """Count what the page took; the first row of an episode is held back until its second has come."""
-        page = self._page
-        for i in which[page.filled[which] == 1].tolist():
-            first = int(self._page_first[i])
-            begun = first == self._born[i]
-            views, carry = page.views[i], page.carry[i]
-            self._streams[i].put(Part(first=first, rows=CHUNK, columns=views, carry=carry, begins=begun))
-        goes_on = which[~begins[which]]
-        fresh = goes_on[self._held[goes_on]]
-        self._stop[goes_on] += 1
-        self._stop[fresh] += 1
-        self._held[fresh] = False
-        self._held[begins] = True
-        self._rows += len(goes_on) + len(fresh)
-        self.added += len(goes_on)
-
-    def _end(self, i: int, is_terminal: bool) -> None:
-        """Close the open episode of stream i, if there is one; a single row is forgotten."""
-        if not self._open[i]:
-            return
-        self._open[i], self._page.filled[i] = False, 0
-        if self._held[i]:
-            self._held[i] = False
-            return
-        first, stop = int(self._born[i]), int(self._stop[i])
-        columns, carry = self._streams[i].join(first, stop)
-        part = Part(
-            first=first,
-            rows=stop - first,
-            columns=columns,
-            carry=carry,
-            begins=True,
-            ends=True,
-            is_terminal=is_terminal,
-        )
-        self._streams[i].put(part)
-        self._page_first[i] = stop
-        self._finished.append(_Finished(i, first, stop - first, is_terminal))
+    def _finish(self, episode: Finished) -> None:
+        self._finished.append(episode)
         if self._archive is not None:
-            self._unshelved.append(_Gathered(self._finished[-1], columns))
+            part = self._tracks.streams[episode.stream].part(episode.first)
+            self._unshelved.append(_Gathered(episode, part.columns))
 
-    def _settle(self, i: int) -> None:
-        """Move what the page holds of stream i to memory of its own."""
-        first = int(self._page_first[i])
-        columns, carry = self._streams[i].join(first, first + CHUNK)
-        begun = first == self._born[i]
-        self._streams[i].put(Part(first=first, rows=CHUNK, columns=columns, carry=carry, begins=begun))
-        self._page_first[i], self._page.filled[i] = first + CHUNK, 0
+    def _queue(self) -> None:
+        """Queue the windows that are complete: their rows are to be replayed first, once."""
+        for i in np.flatnonzero(self._tracks.stop - self._next_online >= self.length).tolist():
+            while self._tracks.stop[i] - self._next_online[i] >= self.length:
+                self._online.append((i, int(self._next_online[i])))
+                self._next_online[i] += self.length
 
     def _evict(self) -> None:
         """Forget the oldest finished episode."""
         gone = self._finished.popleft()
-        self._streams[gone.stream].evict()
-        self._head[gone.stream] += gone.rows
+        self._tracks.evict(gone)
+        self._evicted += 1
         self._rows -= gone.rows
 
     def _shelve(self) -> None:
@@ -323,16 +298,58 @@ class Replay:
         """Read from disk what was just sealed there."""
         for columns, base in places:
             place = self._gathered.popleft().place
-            if place.first >= self._head[place.stream]:
-                self._streams[place.stream].move(place.first, columns, base)
+            self._sealed += 1
+            if place.first >= self._tracks.head[place.stream]:
+                self._tracks.streams[place.stream].move(place.first, columns, base)
 
     def _draw(self, batch: int, step: int) -> list[tuple[int, int]]:
         """Draw windows: stream and first row of the segment of each."""
-        starts = np.cumsum(np.maximum(self._stop - self._head - self.length, 0))
+        head = self._tracks.head
+        starts = np.cumsum(np.maximum(self._tracks.stop - head - self.length, 0))
         if starts[-1] == 0:
             raise DataError(f"no {self.length + 1} rows of one environment have arrived yet; collect more first")
         streams, within = draw_starts(starts, batch, generator(self.seed, step))
-        return list(zip(streams.tolist(), (self._head[streams] + within + 1).tolist(), strict=True))
+        return list(zip(streams.tolist(), (head[streams] + within + 1).tolist(), strict=True))
+
+    def _unsealed(self) -> list[Mapping[str, np.ndarray]]:
+        """Return the columns of the finished episodes that are not on disk."""
+        if self._archive is not None:
+            return [one.columns for one in (*self._gathered, *self._unshelved)]
+        return [self._tracks.streams[i].join(first, first + rows)[0] for i, first, rows, _ in self._finished]
+
+    def _resume(self, found: Saved) -> None:
+        """Take up a saved state."""
+        self.added, self._evicted, self._sealed = found.added, found.evicted, found.sealed
+        self._next_online = found.next_online.copy()
+        self._online.extend((stream, first) for stream, first in found.queue.tolist())
+        opened = self._tracks.resume(found.streams)
+        self._rows = int((self._tracks.stop - self._tracks.head).sum())
+        places = [] if self._archive is None else self._archive.places
+        rows, carries = _Tape(found.gathered), _Tape({"": found.carries()})
+        for number, entry in enumerate(found.episodes.tolist(), min(found.evicted, found.sealed)):
+            stream, first, count, is_terminal = entry
+            episode = Finished(stream, first, count, bool(is_terminal))
+            columns, base = places[number] if number < found.sealed else (rows.take(episode.rows), 0)
+            if number >= found.sealed and self._archive is not None:
+                self._unshelved.append(_Gathered(episode, columns))
+            if number >= found.evicted:
+                self._finished.append(episode)
+                self._tracks.put(episode, columns, base, carries.take(episode.rows)[""].copy())
+        rows = _Tape(found.open)
+        self._tracks.reopen([(rows.take(n), carries.take(n)[""].copy()) for n in opened])
+        self._shelve()
+
+
+class _Tape:
+    """Rows that are taken off one after another."""
+
+    def __init__(self, columns: Mapping[str, np.ndarray]) -> None:
+        self._columns, self._at = columns, 0
+
+    def take(self, rows: int) -> dict[str, np.ndarray]:
+        """Return the next rows, without a copy."""
+        start, self._at = self._at, self._at + rows
+        return {name: array[start : self._at] for name, array in self._columns.items()}
 
 
 def _episode(gathered: _Gathered) -> Episode:

@@ -58,6 +58,10 @@ class Stream:
         """Forget the oldest part."""
         del self._parts[0], self._firsts[0]
 
+    def part(self, row: int) -> Part:
+        """Return the part that holds a row."""
+        return self._parts[bisect_right(self._firsts, row) - 1]
+
     def pieces(self, start: int, stop: int) -> Iterator[tuple[Part, int, int]]:
         """Cut rows start..stop-1 into runs that lie together.
 

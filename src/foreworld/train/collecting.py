@@ -147,4 +147,3 @@ class Collector:
             self.episodes += 1
             self._returns.append(float(self._earned[index]))
             self._lengths.append(int(self._length[index]))
-

@@ -52,8 +52,8 @@ class OnlineConfig:
         agc: `laprop`: largest gradient norm as a share of the parameter norm.
         weight_decay: decoupled, times the learning rate.
         minutes: training is over after this much time; 0 for no limit.
-        max_skips: updates in a row that may be skipped because a loss or a gradient is NaN or infinite; then weights and
-            optimiser go back to the last checkpoint, at half the learning rate.
+        max_skips: updates in a row that may be skipped because a loss or a gradient is NaN or infinite; then weights
+            and optimiser go back to the last checkpoint, at half the learning rate.
         log_every: updates between two lines of metrics.
         save_every: updates between two checkpoints.
         workers: whether every environment runs in a watched process of its own.
@@ -139,9 +139,9 @@ def train_agent(
     One action in every environment, then as many updates as the train ratio asks for; an update trains model, actor and
     critic at once. All rows are kept in `<out>/replay`, a dataset like any other.
 
-    Resuming is exact on a CPU with `minutes=0` where the environment is deterministic: open episodes are opened again by
-    repeating their actions, and everything is as in the uninterrupted run, bit for bit. Where an environment does not
-    come back to the same observation, a new episode begins there, and it is said.
+    Resuming is exact on a CPU with `minutes=0` where the environment is deterministic: open episodes are opened again
+    by repeating their actions, and everything is as in the uninterrupted run, bit for bit. Where an environment does
+    not come back to the same observation, a new episode begins there, and it is said.
 
     Args:
         env: what `make` opens.
@@ -201,7 +201,9 @@ def train_agent(
         if folder is not None and before is not None:
             progress = checkpoints.restore()
             record_change(folder, progress.step, to_json(before), to_json(config))
-            saved = {name: read_beside(newest_checkpoint(folder / CHECKPOINTS), name) for name in ("replay", "collector")}
+            saved = {
+                name: read_beside(newest_checkpoint(folder / CHECKPOINTS), name) for name in ("replay", "collector")
+            }
         else:
             progress = Progress(step=0, seconds=0.0)
             torch.manual_seed(config.seed)
@@ -361,12 +363,11 @@ class _Loop:
             self.videos.make(self.learner.model, self.updates)
 
     def _save(self) -> None:
-        progress = Progress(
-            self.updates, time.monotonic() - self.started, self.guard.rollbacks, dict(self.guard.skips)
-        )
+        progress = Progress(self.updates, time.monotonic() - self.started, self.guard.rollbacks, dict(self.guard.skips))
         extra: dict[str, dict[str, Tensor]] = {}
         if self.checkpoints.folder is not None:  # a copy in memory is for going back, which leaves the replay as it is
-            extra = {"replay": self.collector.replay.save(), "collector": self.collector.save((self.ratio.steps, self.ratio.updates))}
+            counted = self.ratio.steps, self.ratio.updates
+            extra = {"replay": self.collector.replay.save(), "collector": self.collector.save(counted)}
         self.checkpoints.save(progress, extra)
         self.saved = self.updates
 

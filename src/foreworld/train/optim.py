@@ -146,30 +146,32 @@ class AdamW(torch.optim.AdamW):
 
 
 class OptimizerConfig(Protocol):
-    """The settings of an optimiser, as those of a training hold them.
-
-    Attributes:
-        optimizer: `laprop` or `adamw`.
-        lr: learning rate.
-        agc: `laprop`: adaptive gradient clipping.
-        warmup: `laprop`: updates of linear warm-up.
-        weight_decay: decoupled, times the learning rate.
-    """
+    """The settings of an optimiser, as those of a training hold them."""
 
     @property
-    def optimizer(self) -> str: ...
+    def optimizer(self) -> str:
+        """`laprop` or `adamw`."""
+        ...
 
     @property
-    def lr(self) -> float: ...
+    def lr(self) -> float:
+        """Learning rate after warm-up."""
+        ...
 
     @property
-    def agc(self) -> float: ...
+    def agc(self) -> float:
+        """Share of a parameter's norm that a gradient may have; for `laprop`."""
+        ...
 
     @property
-    def warmup(self) -> int: ...
+    def warmup(self) -> int:
+        """Updates of linear warm-up; for `laprop`."""
+        ...
 
     @property
-    def weight_decay(self) -> float: ...
+    def weight_decay(self) -> float:
+        """Decoupled decay, times the learning rate."""
+        ...
 
 
 class HasParameters(Protocol):

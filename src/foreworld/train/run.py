@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from foreworld import __version__
+from foreworld.agents import Dreamer, DreamerConfig
 from foreworld.core import Spec, TrainableModel, from_json, to_json
 from foreworld.core.errors import CheckpointError, DataError, OutputExists
 from foreworld.core.files import make_folder, read_sealed, write_json
@@ -191,9 +192,8 @@ def load_run(path: str | Path, device: str = "cpu") -> Run:
         family = find("models", config["family"])
         spec = from_json(Spec, config["spec"], f"{where}: spec")
         settings = from_json(family.config_type, config["model"], f"{where}: model")
-        data = config["data"]
-        trained_on = from_json(Stretches, data["trained_on"], f"{where}: data")
-        source = Path(data["path"])
+        source = folder / config["data"]["path"]  # an absolute path stays as it is
+        trained_on = _trained_on(source, config["data"]["trained_on"], f"{where}: data")
         fit = dict(config["fit"])
     except KeyError as missing:
         raise CheckpointError(f"{where}: has no field {missing}") from None
@@ -212,6 +212,61 @@ def load_run(path: str | Path, device: str = "cpu") -> Run:
         data=source,
         trained_on=trained_on,
     )
+
+
+@dataclass(frozen=True)
+class AgentRun:
+    """A run with an agent.
+
+    Attributes:
+        run: the world model, and its past.
+        agent: actor and critic, in evaluation mode.
+        env: the environment that it learned in, as `make` opens it.
+        env_options: further arguments of `make`.
+    """
+
+    run: Run
+    agent: Dreamer
+    env: str
+    env_options: dict[str, Any]
+
+
+def load_agent(path: str | Path, device: str = "cpu") -> AgentRun:
+    """Load an agent and its world model from the run folder.
+
+    Args:
+        path: a folder written by `train_agent` or `foreworld agent`.
+        device: where to put both.
+
+    Returns:
+        The run with its agent.
+
+    Raises:
+        CheckpointError: not a run folder, without an agent, damaged, or written by a newer foreworld.
+        UnknownName: the model's family is not installed.
+    """
+    folder = Path(path)
+    where, config = folder / CONFIG, read_config(folder)
+    if "agent" not in config or "env" not in config:
+        raise CheckpointError(f"{folder}: a run without an agent; train one with `foreworld agent`")
+    run = load_run(folder, device)
+    try:
+        agent = Dreamer(run.model, from_json(DreamerConfig, config["agent"], f"{where}: agent"))
+        env, options = str(config["env"]["id"]), dict(config["env"]["options"])
+    except (KeyError, TypeError, ValueError) as fault:
+        raise CheckpointError(f"{where}: not a valid config ({fault!s:.200}); restore it from a copy") from fault
+    load_model(newest_checkpoint(folder / CHECKPOINTS), agent, "agent.safetensors")
+    return AgentRun(run=run, agent=agent.to(device).eval(), env=env, env_options=options)
+
+
+def _trained_on(source: Path, stored: Any, where: str) -> Stretches:
+    """Return which rows a run was trained on; an agent, on all that are there."""
+    if stored is not None:
+        return from_json(Stretches, stored, where)
+    try:
+        return open_data(source).stretches
+    except DataError:  # nothing is on disk yet
+        return Stretches(fingerprint="", rows=())
 
 
 def _refuse_other_size(checkpoint: Path, family: Any, spec: Spec, settings: Any) -> None:
