@@ -68,7 +68,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
             flat = tensors[name].detach().cpu().contiguous().reshape(-1)
-            file.write(flat.view(torch.uint8).numpy().data)
+            if flat.numel():
+                file.write(flat.view(torch.uint8).numpy().data)
 
 
 def read_forms(path: Path) -> dict[str, Form]:

@@ -184,11 +184,9 @@ class Replay:
                 self._finish(episode)
             self.added += int(np.count_nonzero(rows.arrived & ~rows.is_first))
             self._rows = int((self._tracks.stop - self._tracks.head).sum())
-            while self._rows > self._limit and self._finished:
-                self._evict()
             self._queue()
+            self._evict()
             self._shelve()
-            self._drop()
 
     def sample(self, batch: int, step: int, out: Batch | None = None) -> Batch:
         """Cut windows: what is new and was never replayed first, then any, all equally likely.
@@ -244,6 +242,7 @@ class Replay:
         """
         with self._lock:
             self._saves.append(self._evicted)
+            self._drop()
             unsealed = self._unsealed()
             sealed = self._evicted if self._archive is None else self._sealed
             lost = [one.place for one in (*self._gathered, *self._unshelved)][: max(self._evicted - sealed, 0)]
@@ -294,11 +293,15 @@ class Replay:
                 self._next_online[i] += self.length
 
     def _evict(self) -> None:
-        """Forget the oldest finished episode."""
-        gone = self._finished.popleft()
-        self._tracks.evict(gone)
-        self._evicted += 1
-        self._rows -= gone.rows
+        """Forget the oldest finished episodes while there are too many rows."""
+        if self._rows <= self._limit or not self._finished:
+            return
+        while self._rows > self._limit and self._finished:
+            gone = self._finished.popleft()
+            self._tracks.evict(gone)
+            self._evicted += 1
+            self._rows -= gone.rows
+        self._drop()
 
     def _shelve(self) -> None:
         """Give finished episodes to the archive, which writes them when enough have gathered."""

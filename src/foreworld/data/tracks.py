@@ -65,13 +65,13 @@ class Tracks:
         orphans = rows.arrived & ~rows.is_first & ~self.open
         if orphans.any():
             raise DataError(f"environment {int(orphans.argmax())}: a row came that no row with is_first went before")
-        ended = [self._end(i, is_terminal=False) for i in np.flatnonzero(begins).tolist()]  # what followed never came
+        ended = [self._end(i, is_terminal=False) for i in begins.nonzero()[0].tolist()]  # what followed never came
         self._born[begins], self.open[begins] = self._page_first[begins], True
         which = self._page.write(rows, carry)
         self._count(which, begins)
-        lasts = np.flatnonzero(rows.is_last & rows.arrived).tolist()
+        lasts = (rows.is_last & rows.arrived).nonzero()[0].tolist()
         ended += [self._end(i, is_terminal=bool(rows.is_terminal[i])) for i in lasts]
-        for i in np.flatnonzero(self._page.filled == CHUNK).tolist():
+        for i in (self._page.filled == CHUNK).nonzero()[0].tolist():
             self._settle(i)
         return [one for one in ended if one is not None]
 
