@@ -236,6 +236,25 @@ def test_a_row_that_belongs_to_no_episode_is_refused() -> None:
     assert replay.rows == 0
 
 
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"obs": {}}, "'obs/where': missing"),
+        ({"obs": {"where": np.zeros((1, 4), np.float32)}}, r"'obs/where': float32 of shape \(1, 4\) arrived"),
+        ({"prev_action": np.zeros((1, 2), complex)}, "'prev_action': complex128"),
+        ({"reward": np.zeros((2,), np.float32)}, r"'reward': float32 of shape \(2,\)"),
+    ],
+)
+def test_rows_of_another_form_are_refused(fields: dict[str, Any], reason: str) -> None:
+    replay = small()
+    with pytest.raises(DataError, match=reason):
+        replay.add(replace(Source(1).next(["step"]), **fields))
+    feed(replay, Source(1), "s" * 7)
+    with pytest.raises(DataError, match=r"carries of shape \(2,\) arrived, \(1, 2\) are stored"):
+        replay.add(Source(1).next(["step"]), np.zeros(2, np.float32))
+    check_rows(replay.sample(5, 0))
+
+
 def test_no_window_is_cut_before_there_is_one() -> None:
     replay, source = small(), Source(1)
     for _ in range(LENGTH):

@@ -47,6 +47,7 @@ class Tracks:
         self.open = np.zeros(envs, bool)
         self._held = np.zeros(envs, bool)  # streams whose newest row is a first one that does not count yet
         self._born = np.zeros(envs, np.int64)  # first row of the open episode
+        self._checked = False
         self._page = Page(columns, envs, carry)
         self._page_first = np.zeros(envs, np.int64)  # number of the first row in the page
 
@@ -59,8 +60,11 @@ class Tracks:
         """Add the rows that arrived, and return the episodes that are finished by them.
 
         Raises:
-            DataError: a row that belongs to no episode; nothing was added.
+            DataError: a row that belongs to no episode, or rows of another form; nothing was added.
         """
+        if not self._checked:
+            self._page.check(rows)
+            self._checked = True
         begins = rows.is_first & rows.arrived
         orphans = rows.arrived & ~rows.is_first & ~self.open
         if orphans.any():
