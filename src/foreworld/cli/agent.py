@@ -22,7 +22,7 @@ from foreworld.core.registry import load as find
 from foreworld.envs import make
 from foreworld.models.rssm import RSSM
 from foreworld.presets.agents import agent_preset
-from foreworld.train import OnlineConfig, OnlineResult, load_agent, train_agent
+from foreworld.train import OnlineConfig, OnlineResult, load_agent, state_hash, train_agent
 from foreworld.train.log import Display
 from foreworld.train.online import Report
 from foreworld.train.run import CONFIG, read_config
@@ -102,7 +102,8 @@ def run(argv: list[str]) -> None:
     if args.json:
         found = {"run": str(folder), "steps": result.steps, "updates": result.updates, "episodes": result.episodes}
         stopped = result.interrupted is not None
-        print_json(found | {"seconds": result.seconds, "interrupted": stopped, "metrics": last})
+        found |= {"seconds": result.seconds, "interrupted": stopped, "state_hash": state_hash(folder)}
+        print_json(found | {"metrics": last})
     if result.interrupted is not None:
         again = f"go on with: foreworld agent --resume {shlex.quote(str(folder))}"
         raise Interrupted(result.interrupted, f"stopped at step {result.steps}, checkpoint saved; {again}")

@@ -200,10 +200,8 @@ def train_agent(
         saved: dict[str, dict[str, Tensor]] = {}
         if folder is not None and before is not None:
             progress = checkpoints.restore()
-            record_change(folder, progress.step, to_json(before), to_json(config))
-            saved = {
-                name: read_beside(newest_checkpoint(folder / CHECKPOINTS), name) for name in ("replay", "collector")
-            }
+            newest = newest_checkpoint(folder / CHECKPOINTS)
+            saved = {name: read_beside(newest, name) for name in ("replay", "collector")}
         else:
             progress = Progress(step=0, seconds=0.0)
             torch.manual_seed(config.seed)
@@ -212,14 +210,20 @@ def train_agent(
                 more = {"agent": to_json(agent.config), "env": {"id": env, "options": options}}
                 start_run(folder, model, to_json(config), {"path": REPLAY, "trained_on": None}, named, more)
         check_weights(learner)
-        replay = _replay(folder, opened, model, config, saved.get("replay"))
-        stack.callback(replay.close)
+        replay = stack.enter_context(_replay(folder, opened, model, config, saved.get("replay")))
         policy = AgentPolicy(model, agent, config.num_envs, device=str(device_of(model)))
         collector = Collector(opened, policy, replay)
-        if saved and (lost := collector.restore(saved["collector"], config.seed)):
+        if not saved:
+            collector.begin(config.seed)
+        elif lost := collector.restore(saved["collector"], config.seed):
             complain(lost)
+        if folder is not None and before is not None:  # not earlier, as settings that do not fit are refused until here
+            record_change(folder, progress.step, to_json(before), to_json(config))
         logs, videos = [MetricsFile(folder, progress.step), outlets], Videos(film, folder, progress.step, outlets)
-        return _Loop(learner, optimizer, config, collector, checkpoints, progress, logs, videos, report).run()
+        loop = _Loop(learner, optimizer, config, collector, checkpoints, progress, logs, videos, report)
+        if not saved:  # so that there is something to go back to, and to resume from, whatever happens
+            loop.save()
+        return loop.run()
 
 
 def open_env(env: str, config: OnlineConfig, options: Mapping[str, Any]) -> Vector:
@@ -280,7 +284,7 @@ class _Loop:
         self.guard = Guard(learner, progress, config.max_skips, 1 if self.device.type == "cpu" else config.max_skips)
         counted, owed = collector.replayed
         self.ratio = Ratio(config.train_ratio, config.batch * config.length, steps=counted, updates=owed)
-        self.updates = self.saved = progress.step
+        self.updates, self.tried = progress.step, progress.step // config.save_every
         self.started, self.waited = time.monotonic() - progress.seconds, 0.0
         self.history: list[dict[str, float]] = []
 
@@ -290,7 +294,7 @@ class _Loop:
         self.learner.train()
         with graceful() as interruption:
             while collector.steps < config.steps and not self._late() and not interruption.requested:
-                taken = collector.step(config.seed)
+                taken = collector.step()
                 line: dict[str, float] = {}
                 if collector.replay.rows >= config.prefill and collector.replay.ready():
                     for _ in range(self.ratio.due(taken)):
@@ -299,8 +303,7 @@ class _Loop:
                 if self.report is not None:
                     self.report(collector.steps, config.steps, line)
             self.guard.finish(self.updates)
-            if self.collector.started:
-                self._save()
+            self.save()
             if not interruption.requested:  # who asks for the end does not wait for a video
                 self.videos.make(self.learner.model, self.updates)
         return OnlineResult(
@@ -349,27 +352,41 @@ class _Loop:
 
     def _keep(self) -> None:
         """Write a checkpoint when it is time for one."""
-        if self.updates // self.config.save_every == self.saved // self.config.save_every:
+        due = self.updates // self.config.save_every
+        if due == self.tried:
             return
         self.guard.look()
         if not self.guard.sound:
             return
+        self.tried = due
         try:
-            self._save()
+            self.save()
         except OSError as fault:
             complain(f"no checkpoint at update {self.updates} ({fault}); training goes on, the next try comes later")
         else:
             self.guard.kept()
             self.videos.make(self.learner.model, self.updates)
 
-    def _save(self) -> None:
-        progress = Progress(self.updates, time.monotonic() - self.started, self.guard.rollbacks, dict(self.guard.skips))
+    def save(self) -> None:
+        """Write a checkpoint: all that a resumed run needs to go on to the bit.
+
+        Raises:
+            WriteFailed: the disk refused; the checkpoints before it are intact.
+        """
+        replay, guard = self.collector.replay, self.guard
+        progress = Progress(
+            step=self.updates,
+            seconds=time.monotonic() - self.started,
+            rollbacks=guard.rollbacks,
+            skips=dict(guard.skips),
+            env_steps=self.collector.steps,
+        )
         extra: dict[str, dict[str, Tensor]] = {}
         if self.checkpoints.folder is not None:  # a copy in memory is for going back, which leaves the replay as it is
             counted = self.ratio.steps, self.ratio.updates
-            extra = {"replay": self.collector.replay.save(), "collector": self.collector.save(counted)}
+            extra = {"replay": replay.save(), "collector": self.collector.save(counted)}
         self.checkpoints.save(progress, extra)
-        self.saved = self.updates
+        replay.confirm()
 
     def _late(self) -> bool:
         return 0 < 60 * self.config.minutes < time.monotonic() - self.started
