@@ -43,7 +43,7 @@ class OnlineConfig:
         batch: windows in an update.
         length: rows in a window.
         train_ratio: rows replayed per action taken; an update replays batch x length.
-        prefill: rows before the first update.
+        prefill: actions before the first update.
         capacity: rows that the replay keeps.
         capacity_gib: the same in GiB, of rows and states.
         optimizer: `laprop` with adaptive gradient clipping, or `adamw`.
@@ -296,7 +296,7 @@ class _Loop:
             while collector.steps < config.steps and not self._late() and not interruption.requested:
                 taken = collector.step()
                 line: dict[str, float] = {}
-                if collector.replay.rows >= config.prefill and collector.replay.ready():
+                if collector.steps >= config.prefill and collector.replay.ready():
                     for _ in range(self.ratio.due(taken)):
                         line |= self._learn()
                     self._keep()
