@@ -27,7 +27,6 @@ class Place(NamedTuple):
     rows: int
 
 
-
 class Archive:
     """Append finished episodes to a store, say where the sealed ones lie, and drop the oldest.
 

@@ -95,8 +95,9 @@ class Saved:
                 f"the state is of a replay of (streams, rows, carry) {arrays['form'].tolist()}, this one has "
                 f"{list(form)}; resume with the run's own config"
             )
-        shapes = {"counts": (4,), "streams": (form[0], 5), "next_online": (form[0],)}
-        shapes |= {name: (len(arrays[name]), *more) for name, more in (("saves", ()), ("queue", (2,)), ("episodes", (4,)))}
+        shapes: dict[str, tuple[int, ...]] = {"counts": (4,), "streams": (form[0], 5), "next_online": (form[0],)}
+        for name, width in (("saves", ()), ("queue", (2,)), ("episodes", (4,))):
+            shapes[name] = (*arrays[name].shape[:1], *width)
         for name, shape in shapes.items():
             array = arrays[name]
             if array.dtype != np.int64 or array.shape != shape or (array < 0).any() or (array > LARGEST).any():

@@ -51,7 +51,7 @@ class Trainee:
         torch.manual_seed(5)
         model = RSSM(probe.spec, deter=16, units=8, latents=2, classes=3, layers=1, depth=2)
         agent = Dreamer(model, units=8, layers=1, horizon=3)
-        options = {"env_options": self.env_options, "out": run, **SETTINGS, **self.settings}
+        options: dict[str, Any] = {"env_options": self.env_options, "out": run, **SETTINGS, **self.settings}
         train_agent(self.env, model, agent, resume=bool(list_checkpoints(run / "checkpoints")), **options)
 
 
@@ -63,7 +63,9 @@ def trainees() -> dict[str, Trainee]:
         "a bundled world": Trainee(
             env="foreworld/Pendulum-v0", env_options={"max_steps": 33}, settings={"steps": 72, "save_every": 1}
         ),
-        "workers": Trainee(env="CartPole-v1", settings={"steps": 116, "num_envs": 2, "train_ratio": 9, "workers": True}),
+        "workers": Trainee(
+            env="CartPole-v1", settings={"steps": 116, "num_envs": 2, "train_ratio": 9, "workers": True}
+        ),
         "a replay that is full": Trainee(env="CartPole-v1", settings={"steps": 200, "train_ratio": 5, "capacity": 70}),
         "Atari": Trainee(
             env="ALE/Pong-v5", settings={"steps": 32, "prefill": 10, "length": 4, "train_ratio": 16, "save_every": 5}
@@ -144,9 +146,7 @@ def refuse_agent(home: Path, every: int = 1) -> Tally:
         every: only every so many calls, to be quick.
     """
     settings = {"prefill": 80, "capacity": 40, "save_every": 4, "log_every": 4}
-    first, all_of_it = (
-        Trainee(env="CartPole-v1", settings={**settings, "steps": steps}).train for steps in (92, 110)
-    )
+    first, all_of_it = (Trainee(env="CartPole-v1", settings={**settings, "steps": steps}).train for steps in (92, 110))
     all_of_it(home / "whole")
     expected = _weights(home / "whole")
 

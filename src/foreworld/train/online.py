@@ -184,31 +184,23 @@ def train_agent(
     before, used = (None, []) if folder is None or not resume else _stored(folder)
     sinks = used if sinks is None else sinks
     config = replace(config or before or OnlineConfig(), **fields)
-    learner, options = DreamerLearner(model, agent), dict(env_options or {})
+    learner = DreamerLearner(model, agent)
     optimizer = make_optimizer(learner, config)
-    beside = {"agent": agent}
-    checkpoints = Checkpoints(model, optimizer, None if folder is None else folder / CHECKPOINTS, beside)
+    checkpoints = Checkpoints(model, optimizer, None if folder is None else folder / CHECKPOINTS, {"agent": agent})
     with ExitStack() as stack:
         outlets = stack.enter_context(Sinks(sinks, folder, to_json(config)))
-        opened = open_env(env, config, options)
+        opened = open_env(env, config, env_options or {})
         stack.callback(opened.close)
         if opened.spec != model.spec:
             raise SpecError(f"{env}: its observations or actions are not the model's; build the model from its spec")
         if folder is not None:
             make_folder(folder)
             stack.enter_context(lock_folder(folder))
-        saved: dict[str, dict[str, Tensor]] = {}
         if folder is not None and before is not None:
-            progress = checkpoints.restore()
-            newest = newest_checkpoint(folder / CHECKPOINTS)
-            saved = {name: read_beside(newest, name) for name in ("replay", "collector")}
+            progress, saved = _restore(folder, checkpoints)
         else:
-            progress = Progress(step=0, seconds=0.0)
-            torch.manual_seed(config.seed)
-            if folder is not None:
-                named = [name for name in sinks if isinstance(name, str)]
-                more = {"agent": to_json(agent.config), "env": {"id": env, "options": options}}
-                start_run(folder, model, to_json(config), {"path": REPLAY, "trained_on": None}, named, more)
+            named = [name for name in sinks if isinstance(name, str)]
+            progress, saved = _begin(folder, learner, config, named, {"id": env, "options": dict(env_options or {})})
         check_weights(learner)
         replay = stack.enter_context(_replay(folder, opened, model, config, saved.get("replay")))
         policy = AgentPolicy(model, agent, config.num_envs, device=str(device_of(model)))
@@ -217,7 +209,7 @@ def train_agent(
             collector.begin(config.seed)
         elif lost := collector.restore(saved["collector"], config.seed):
             complain(lost)
-        if folder is not None and before is not None:  # not earlier, as settings that do not fit are refused until here
+        if folder is not None and before is not None:  # not earlier: until here, settings that do not fit are refused
             record_change(folder, progress.step, to_json(before), to_json(config))
         logs, videos = [MetricsFile(folder, progress.step), outlets], Videos(film, folder, progress.step, outlets)
         loop = _Loop(learner, optimizer, config, collector, checkpoints, progress, logs, videos, report)
@@ -241,6 +233,25 @@ def open_env(env: str, config: OnlineConfig, options: Mapping[str, Any]) -> Vect
 def _stored(folder: Path) -> tuple[OnlineConfig, list[str]]:
     stored = read_config(folder)
     return from_json(OnlineConfig, stored["fit"], f"{folder / CONFIG}: fit"), stored.get("sinks", [])
+
+
+def _begin(
+    folder: Path | None, learner: DreamerLearner, config: OnlineConfig, sinks: list[str], env: dict[str, Any]
+) -> tuple[Progress, dict[str, dict[str, Tensor]]]:
+    """Begin a run, in its folder if there is one: no updates, and nothing saved."""
+    torch.manual_seed(config.seed)
+    if folder is not None:
+        data = {"path": REPLAY, "trained_on": None}
+        more = {"agent": to_json(learner.agent.config), "env": env}
+        start_run(folder, learner.model, to_json(config), data, sinks, more)
+    return Progress(step=0, seconds=0.0), {}
+
+
+def _restore(folder: Path, checkpoints: Checkpoints) -> tuple[Progress, dict[str, dict[str, Tensor]]]:
+    """Load the newest checkpoint: how far it had come, and the states of replay and collector."""
+    progress = checkpoints.restore()
+    newest = newest_checkpoint(folder / CHECKPOINTS)
+    return progress, {name: read_beside(newest, name) for name in ("replay", "collector")}
 
 
 def _replay(
