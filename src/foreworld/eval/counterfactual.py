@@ -12,7 +12,7 @@ import torch
 from foreworld.core import require, seeded, tree
 from foreworld.eval.predictors import last_state
 from foreworld.eval.quantities import device_of, predicted_return
-from foreworld.ops import Interval, bootstrap, kendall
+from foreworld.ops import Interval, bootstrap_ratio, kendall
 from foreworld.rollout import Branches, imagine
 
 LEAST_STARTS = 5
@@ -123,7 +123,7 @@ def compare_rankings(
     excess = promised[rows, chosen] - promised.mean(1)
 
     def average(value: np.ndarray) -> Interval:
-        return bootstrap(lambda x: x.mean(1), value, confidence=confidence, seed=seed)
+        return bootstrap_ratio(value, np.ones_like(value), confidence=confidence, seed=seed)
 
     return Counterfactual(
         predicted=predicted,
