@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -175,12 +175,14 @@ def _replay_returns(config: Any, segment: Segment, b: int, boot: Numbers) -> lis
 
 
 def _actor(nets: Nets, dream: Dreamed, scale: float) -> float:
-    total = 0.0
+    total, actions = 0.0, nets.agent.actions
+    if hasattr(actions, "unimix"):
+        actions = replace(actions, unimix=nets.agent.config.unimix)
     for h, action in enumerate(dream.actions):
         params = nets.actor(dream.places[h])
         advantage = (dream.returns[h] - dream.values[h]) / scale
-        gain = log_prob(nets.agent.actions, params, action) * advantage
-        total -= dream.weights[h] * (gain + nets.agent.config.entropy * entropy(nets.agent.actions, params))
+        gain = log_prob(actions, params, action) * advantage
+        total -= dream.weights[h] * (gain + nets.agent.config.entropy * entropy(actions, params))
     return total / len(dream.actions)
 
 

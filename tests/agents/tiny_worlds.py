@@ -151,10 +151,10 @@ def wander(model: Tiny, batch: int, length: int, seed: int) -> Segment:
     return rows(at, reward=reward, is_first=first, is_last=last, is_terminal=terminal)
 
 
-def awake(model: Tiny, seed: int = 0, **fields: Any) -> Dreamer:
+def awake(model: Any, seed: int = 0, **fields: Any) -> Dreamer:
     """Make an agent as it might be after some learning: preferences that differ by place, and values of a few units."""
     torch.manual_seed(seed)
-    agent = Dreamer(model, **({"units": 16, "layers": 1, "horizon": 4} | fields)).to(model.embed.dtype)
+    agent = Dreamer(model, **({"units": 16, "layers": 1, "horizon": 4} | fields)).to(next(model.parameters()).dtype)
     with torch.no_grad():
         agent.actor_out.weight.normal_(0, 0.7)
         for head in (agent.critic, agent.slow):
