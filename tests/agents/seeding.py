@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 import textwrap
 from collections.abc import Callable
 from typing import Any
@@ -24,15 +23,16 @@ def around(owner: Any, name: str, wrong: Callable[..., Any]) -> Seed:
     return seed
 
 
-def rewritten(owner: type, name: str, right: str, wrong: str) -> Seed:
-    """Replace words in the source of a method."""
+def rewritten(owner: Any, name: str, right: str, wrong: str) -> Seed:
+    """Replace words in the source of a method, or of a function as a module knows it."""
 
     def seed(patch: pytest.MonkeyPatch) -> None:
-        source = textwrap.dedent(inspect.getsource(getattr(owner, name)))
+        function = inspect.unwrap(getattr(owner, name))
+        source = textwrap.dedent(inspect.getsource(function))
         if source.count(right) != 1:
             raise LookupError(f"{owner.__name__}.{name} does not say {right!r} once; seed this bug in another way")
         found: dict[str, Any] = {}
-        exec(source.replace(right, wrong), vars(sys.modules[owner.__module__]), found)
+        exec(source.replace(right, wrong), function.__globals__, found)
         patch.setattr(owner, name, found[name])
 
     return seed

@@ -6,6 +6,7 @@ Every port of DreamerV3 had some of them, and each still learned something.
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -16,16 +17,17 @@ from tiny_worlds import Line, Table, Tiny, awake, random_table, wander
 from torch import Tensor
 
 from foreworld.agents import Dreamer, DreamerLearner, ReturnRange, dreamer
-from foreworld.core import Rollout, Segment, tree
+from foreworld.core import Rollout, Segment, Spec, tree
 from foreworld.models import rssm
 from foreworld.models.rssm import RSSM
 from foreworld.nn import CategoricalLatent
 from foreworld.nn.actions import BoundedNormal, OneHots
+from foreworld.testing import check_imagine_under_policy, filtering, random_segment, specs
 from foreworld.testing import check_is_first_resets as check_resets
-from foreworld.testing import random_segment, specs
 from foreworld.train.optim import LaProp
 from foreworld.train.update import update
 
+imagination = import_module("foreworld.rollout.imagine")
 SMALL: dict[str, Any] = {"deter": 16, "units": 8, "latents": 2, "classes": 4, "blocks": 2, "layers": 1}
 
 
@@ -127,6 +129,13 @@ RETURNS: dict[str, Seed] = {
     "bootstrap one state early": returns(lambda right, r, c, v, *a: right(r, c, v.roll(1, 1), *a)),
     "bootstrap one state late": returns(lambda right, r, c, v, *a: right(r, c, v.roll(-1, 1), *a)),
     "no bootstrap at the horizon": returns(first_zeroed),
+    "returns begin from the first value": rewritten(
+        dreamer, "lambda_return", "carry = value[:, -1]", "carry = value[:, 0]"
+    ),
+    "values counted whole": rewritten(dreamer, "lambda_return", "(1 - lam) * value", "value"),
+    "later rewards past an end": rewritten(
+        dreamer, "lambda_return", "discount * cont * lam", "discount * lam * torch.ones_like(cont)"
+    ),
     "lambda the wrong way round": returns(lambda right, r, c, v, d, lam: right(r, c, v, d, 1 - lam)),
     "undiscounted": returns(lambda right, r, c, v, d, lam: right(r, c, v, 1.0, lam)),
     "advantage over the next value": rewritten(Dreamer, "losses", "value[:, :-1]) / scale", "value[:, 1:]) / scale"),
@@ -448,6 +457,47 @@ RESETS: dict[str, Seed] = {
 }
 
 
+def check_imagination() -> None:
+    """A dream under a policy is what step after step would be, fused or not."""
+    for provides in (frozenset(), frozenset({"follow"})):
+
+        def make(spec: Spec, provides: frozenset[str] = provides) -> RSSM:
+            model = RSSM(spec, **SMALL)
+            assert model.reward is not None
+            torch.nn.init.normal_(model.reward.out.weight)  # a fresh head says 0 to everything
+            model.provides = model.provides - {"follow"} | provides
+            return model
+
+        check_imagine_under_policy(make, specs()["vector_box"])
+
+
+def rewarded_late(rollout: Rollout) -> Rollout:
+    assert rollout.start.reward is not None and rollout.reward is not None
+    return replace(rollout, reward=left(rollout.start.reward, rollout.reward))
+
+
+IMAGINATION: dict[str, Seed] = {
+    "actions one step late": around(
+        imagination, "_follow", lambda right, *args: (right(*args)[0], right(*args)[1].roll(1, 1))
+    ),
+    "fused actions one step late": around(
+        RSSM, "follow", lambda right, *args: (right(*args)[0], right(*args)[1].roll(1, 1))
+    ),
+    "policy asked about the state before": rewritten(
+        imagination,
+        "_follow",
+        "policy(model.read(state).feat)",
+        "policy(model.read(states[-2] if len(states) > 1 else state).feat)",
+    ),
+    "reward of the state that is left": around(
+        filtering, "imagine", lambda right, *args, **fields: rewarded_late(right(*args, **fields))
+    ),
+    "fused dreams blind to what the policy chose": rewritten(
+        RSSM, "follow", "self._embed(taken[-1], state.condition)", "self._embed(0 * taken[-1], state.condition)"
+    ),
+}
+
+
 def check_unimix_in_actor() -> None:
     """An actor that is quite sure still tries every action at its uniform share."""
     model = Table(torch.ones(1, 4, 1), torch.zeros(1), torch.ones(1))
@@ -469,6 +519,7 @@ BUGS: dict[Check, dict[str, Seed]] = {
     check_unimix_in_divergence: {"unimix missing in the divergence": around(CategoricalLatent, "log_probs", raw)},
     check_unimix_in_samples: {"unimix missing in samples": around(CategoricalLatent, "probs", raw)},
     check_filter_resets: RESETS,
+    check_imagination: IMAGINATION,
     check_unimix_in_actor: {
         "unimix missing in samples of the actor": around(
             OneHots, "probs", lambda right, self, x: right(replace(self, unimix=0.0), x)
