@@ -305,9 +305,13 @@ class _Loop:
         """Collect and learn until the steps are taken or the time is over."""
         config, collector = self.config, self.collector
         self.learner.train()
+        fresh = not collector.started
         with graceful() as interruption:
             while collector.steps < config.steps and not self._late() and not interruption.requested:
                 taken = collector.step(config.seed)
+                if fresh:  # something to go back to, should the first updates go bad
+                    self._save()
+                    fresh = False
                 line: dict[str, float] = {}
                 if collector.replay.rows >= config.prefill and collector.replay.ready():
                     for _ in range(self.ratio.due(taken)):
