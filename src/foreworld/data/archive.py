@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import numpy as np
 
 from foreworld.core.errors import CheckpointError, OutputExists
 from foreworld.core.spaces import Space, Spec
+from foreworld.data.dropped import Dropped
 from foreworld.data.episode import Episode
 from foreworld.data.schema import Schema, Source
-from foreworld.data.shard import SHARDS, Shard, allow_files, open_shard, shard_paths, verify_shards
+from foreworld.data.shard import Shard, allow_files, open_shard, shard_paths, verify_shards
 from foreworld.data.store import Writer, largest_shard, rows_to_seal
 
 Place = tuple[Mapping[str, np.ndarray], int]
@@ -20,34 +22,47 @@ Place = tuple[Mapping[str, np.ndarray], int]
 
 
 class Archive:
-    """Append finished episodes to a store, and say where on disk those lie that are sealed.
+    """Append finished episodes to a store, say where the sealed ones lie, and drop the oldest.
 
     Args:
         path: folder of the store.
         spec: what a model is told.
         truth: spaces of the simulator state by name.
         source: where the rows come from.
-        shards: go on from an earlier state, when the store had so many shards; later ones are removed.
+        shards: go on from an earlier state, when the next shard had this number; later ones are removed.
+        oldest: number of the oldest episode that this state needs.
+
+    Attributes:
+        dropped: episodes that are no longer there.
 
     Raises:
         OutputExists: the store holds episodes already, and `shards` was not given.
-        CheckpointError: shards that were there then are missing.
+        CheckpointError: shards that were there then are missing; nothing was removed.
     """
 
     def __init__(
-        self, path: Path, spec: Spec, truth: Mapping[str, Space], source: Source | None, shards: int | None
+        self,
+        path: Path,
+        spec: Spec,
+        truth: Mapping[str, Space],
+        source: Source | None,
+        shards: int | None = None,
+        oldest: int = 0,
     ) -> None:
         """Open the store, new or as it was."""
-        self._most = largest_shard(Schema(spec=spec, truth=truth))
-        # never by itself: when `add` fails, the episode must not have been added
+        self._path, self._most = path, largest_shard(Schema(spec=spec, truth=truth))
+        # it never seals by itself: where that fails, `add` must still have added
         self._writer = Writer(path, spec, source=source, truth=truth, shard_rows=sys.maxsize)
-        self._shards: list[Shard] = []
-        self._sealed_rows = 0
+        self._shards: deque[Shard] = deque()
         try:
             if shards is None and self._writer.shards:
                 raise OutputExists(f"{path}: holds episodes already; resume the run they are of, or choose another")
-            if shards is not None and shards > self._writer.shards:
-                raise CheckpointError(f"{path / SHARDS}: shard {shards - 1:06d} is missing; restore it from a copy")
+            dropped = Dropped.read(path)
+            self.dropped, self._first = dropped.episodes, dropped.shards
+            if shards is not None and (shards > self._writer.shards or oldest < dropped.episodes):
+                raise CheckpointError(
+                    f"{path}: lacks shards that the checkpoint counts on; resume from a newer one, or restore a copy"
+                )
             self._writer.rewind(shards or 0)
             verify_shards(path, shard_paths(path))
             self._mapped()
@@ -57,18 +72,17 @@ class Archive:
 
     @property
     def shards(self) -> int:
-        """How many shards were sealed."""
+        """Number of the next shard."""
         return self._writer.shards
 
     @property
     def places(self) -> list[Place]:
-        """Where the sealed episodes lie, in the order in which they were added."""
+        """Where the sealed episodes lie, those that are left, in the order in which they were added."""
         return [place for shard in self._shards for place in _places(shard)]
 
-    @property
-    def full(self) -> bool:
-        """Whether so much has gathered that it should be sealed."""
-        return self._writer.gathered >= rows_to_seal(self._sealed_rows, self._most)
+    def full(self, rows: int) -> bool:
+        """Tell whether so much has gathered that it should be sealed, `rows` being kept in all."""
+        return self._writer.gathered >= rows_to_seal(rows, self._most)
 
     def add(self, episode: Episode) -> None:
         """Check an episode and gather it.
@@ -79,9 +93,30 @@ class Archive:
         self._writer.add(episode)
 
     def seal(self) -> list[Place]:
-        """Write what has gathered, and return where on disk it lies."""
+        """Write what has gathered, and return where on disk it lies.
+
+        Raises:
+            WriteFailed: the disk refused; all is still gathered.
+        """
         self._writer.seal()
         return self._mapped()
+
+    def drop(self, episodes: int) -> None:
+        """Drop the shards that hold nothing but the oldest `episodes` that were ever added; the newest shard stays.
+
+        Raises:
+            WriteFailed: the disk refused; what is left is a whole store.
+        """
+        gone, count = 0, 0
+        for shard in list(self._shards)[:-1]:
+            if self.dropped + count + len(shard.lengths) > episodes:
+                break
+            gone, count = gone + 1, count + len(shard.lengths)
+        if gone:
+            self._writer.drop(self._first + gone, count)
+            self._first, self.dropped = self._first + gone, self.dropped + count
+            for _ in range(gone):
+                self._shards.popleft()
 
     def close(self) -> None:
         """Seal the rest and release the folder."""
@@ -89,13 +124,13 @@ class Archive:
 
     def _mapped(self) -> list[Place]:
         """Open the shards that were sealed since the last call, and return where their episodes lie."""
-        if len(self._shards) == self._writer.shards:
+        known = self._first + len(self._shards)
+        if known == self._writer.shards:
             return []
-        fresh = shard_paths(self._writer.path)[len(self._shards) :]
-        allow_files(self._writer.shards * len(self._writer.schema.columns))
+        fresh = [path for path in shard_paths(self._path) if int(path.name) >= known]
+        allow_files((len(self._shards) + len(fresh)) * len(self._writer.schema.columns))
         opened = [open_shard(path, self._writer.schema) for path in fresh]
         self._shards += opened
-        self._sealed_rows += sum(int(shard.lengths.sum()) for shard in opened)
         return [place for shard in opened for place in _places(shard)]
 
 

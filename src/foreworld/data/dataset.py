@@ -16,6 +16,7 @@ from foreworld.core.errors import DataError, SpecError
 from foreworld.core.files import MANIFEST, sha256
 from foreworld.core.spaces import TRUTH, Spec
 from foreworld.core.types import Segment
+from foreworld.data.dropped import Dropped
 from foreworld.data.sampling import Piece, cumulative_starts, draw_starts, generator, pieces
 from foreworld.data.schema import ACTION, OBS, Column, Schema, Source
 from foreworld.data.shard import Shard, open_shards, shard_paths, verify_shards
@@ -79,12 +80,14 @@ class Index:
     """Where the episodes of a whole store lie.
 
     Attributes:
+        dropped: episodes that the store no longer has: those here are numbered from this on.
         lengths: [E] rows of each.
         shard: [E] its shard.
         start: [E] its first row there.
         fingerprint: of the store.
     """
 
+    dropped: int
     lengths: np.ndarray
     shard: np.ndarray
     start: np.ndarray
@@ -163,20 +166,24 @@ class Dataset:
         return self._stretch(self.numbers[chosen], self.first[chosen], self.lengths[chosen])
 
     def seen(self, stretches: Stretches) -> Dataset:
-        """Keep the rows that a run was trained on.
+        """Keep the rows that a run was trained on, those of them that the store has not dropped.
 
         Raises:
-            DataError: they are rows of another store.
+            DataError: they are rows of another store, or all were dropped.
         """
         if stretches.fingerprint != self.fingerprint:
             raise DataError(f"{self.path}: is not the store that the run was trained on")
+        dropped, lengths = self.index.dropped, self.index.lengths
         for row in stretches.rows or ((),):
-            known = len(row) == 3 and 0 <= row[0] < len(self.index.lengths)
-            if not known or not 0 <= row[1] < row[2] <= self.index.lengths[row[0]]:
+            known = len(row) == 3 and 0 <= row[0] < dropped + len(lengths)
+            if not known or not 0 <= row[1] < row[2] or (row[0] >= dropped and row[2] > lengths[row[0] - dropped]):
                 raise DataError(
                     f"{self.path}: has fewer rows than the run was trained on, or its config.json is damaged"
                 )
-        number, first, stop = np.array(stretches.rows, np.int64).T
+        left = [row for row in stretches.rows if row[0] >= dropped]
+        if not left:
+            raise DataError(f"{self.path}: the rows that the run was trained on were all dropped to make room")
+        number, first, stop = np.array(left, np.int64).T
         return self._stretch(number, first, stop - first)
 
     def unseen(self, stretches: Stretches) -> Dataset:
@@ -412,7 +419,7 @@ class Dataset:
 
     def _place(self, episode: int) -> tuple[Shard, int]:
         """Return the shard of an episode, and the row there at which its stretch begins."""
-        number = self.numbers[episode]
+        number = self.numbers[episode] - self.index.dropped
         return self.shards[self.index.shard[number]], int(self.index.start[number] + self.first[episode])
 
     def _gather(
@@ -516,17 +523,29 @@ def load(path: str | Path) -> Dataset:
         torch.Size([4, 5, 2])
     """
     store = Path(path)
+    while True:
+        before = Dropped.read(store)
+        try:
+            return _load(store, before)
+        except DataError:
+            if Dropped.read(store) == before:
+                raise  # else the store dropped a shard that was just about to be opened
+
+
+def _load(store: Path, dropped: Dropped) -> Dataset:
     schema = Schema.read(store)
     paths = shard_paths(store)
     if not paths:
         raise DataError(f"{store}: holds no finished episode yet; collect or import some")
+    if int(paths[0].name) != dropped.shards:
+        raise DataError(f"{store}: changed while it was opened; open it again")
     verify_shards(store, paths)
     shards = open_shards(paths, schema)
     lengths = np.concatenate([shard.lengths for shard in shards])
     owner = np.concatenate([np.full(len(shard.lengths), i) for i, shard in enumerate(shards)])
     starts = np.concatenate([np.cumsum(shard.lengths) - shard.lengths for shard in shards])
-    index = Index(lengths, owner, starts, sha256(paths[0] / MANIFEST))
-    numbers = np.arange(len(lengths))
-    return Dataset(
-        store, schema, schema.spec, shards, index, numbers, np.zeros_like(numbers), lengths
-    ).fit_action_range()
+    fingerprint = dropped.fingerprint or sha256(paths[0] / MANIFEST)
+    index = Index(dropped.episodes, lengths, owner, starts, fingerprint)
+    numbers = np.arange(len(lengths)) + dropped.episodes
+    first = np.zeros_like(numbers)
+    return Dataset(store, schema, schema.spec, shards, index, numbers, first, lengths).fit_action_range()

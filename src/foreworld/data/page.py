@@ -15,35 +15,47 @@ CHUNK = 64
 
 
 class Arrived(Protocol):
-    """One row of each of N environments in the form in which they are stored, as `envs.vector.Rows` is.
-
-    Attributes:
-        obs: name to [N, ...].
-        prev_action: [N, ...], what led here; zero where `is_first`.
-        reward: float32 [N], earned by arriving; zero where `is_first`.
-        is_first: [N] bool, the first row of an episode.
-        is_terminal: [N] bool, no future exists.
-        is_last: [N] bool, the last row of an episode.
-        truth: name to [N, ...], simulator state.
-        arrived: [N] bool; where false, the rest means nothing.
-    """
+    """One row of each of N environments in the form in which they are stored, as `envs.vector.Rows` is."""
 
     @property
-    def obs(self) -> Mapping[str, np.ndarray]: ...  # noqa: D102
+    def obs(self) -> Mapping[str, np.ndarray]:
+        """Name to [N, ...]; images uint8 [N, C, H, W]."""
+        ...
+
     @property
-    def prev_action(self) -> np.ndarray: ...  # noqa: D102
+    def prev_action(self) -> np.ndarray:
+        """[N, ...], what each environment took to get here; zero where `is_first`."""
+        ...
+
     @property
-    def reward(self) -> np.ndarray: ...  # noqa: D102
+    def reward(self) -> np.ndarray:
+        """Float32 [N], earned by arriving; zero where `is_first`."""
+        ...
+
     @property
-    def is_first(self) -> np.ndarray: ...  # noqa: D102
+    def is_first(self) -> np.ndarray:
+        """[N] bool, the first row of an episode; it also ends the episode before it."""
+        ...
+
     @property
-    def is_terminal(self) -> np.ndarray: ...  # noqa: D102
+    def is_terminal(self) -> np.ndarray:
+        """[N] bool, no future exists."""
+        ...
+
     @property
-    def is_last(self) -> np.ndarray: ...  # noqa: D102
+    def is_last(self) -> np.ndarray:
+        """[N] bool, the last row of an episode."""
+        ...
+
     @property
-    def truth(self) -> Mapping[str, np.ndarray]: ...  # noqa: D102
+    def truth(self) -> Mapping[str, np.ndarray]:
+        """Name to [N, ...], simulator state."""
+        ...
+
     @property
-    def arrived(self) -> np.ndarray: ...  # noqa: D102
+    def arrived(self) -> np.ndarray:
+        """[N] bool; where false, nothing new came and the rest means nothing."""
+        ...
 
 
 class Page:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foreworld.core.errors import ConfigError, DataError, NonFinite
+from foreworld.core.errors import CheckpointError, ConfigError, DataError, NonFinite
 from foreworld.core.spaces import TRUTH, Space, Spec
 from foreworld.data.archive import Archive, Place
 from foreworld.data.episode import Episode
@@ -25,6 +25,8 @@ from foreworld.data.windows import Batch, Windows
 
 LARGEST_HALF = 65504.0
 """Largest float16: beyond it a carry is cut off."""
+SAVES = 3
+"""States that stay valid while the replay goes on: of two checkpoints, and of one that is being written."""
 LARGEST_CARRIES = 2 * 2**30
 """Bytes of carries that a checkpoint may take."""
 
@@ -61,6 +63,8 @@ class Replay:
         source: where the rows come from, for the store.
         carry: C, width of the filter's flat state; 0 for none.
         seed: which sequence of batches.
+        keep_all: keep on disk what is evicted. Otherwise a shard goes when all its episodes are evicted, and
+            none of the last three `save` counts on them.
         state: what `save` returned: everything is again as it was then, and what was stored since is removed.
 
     Raises:
@@ -96,6 +100,7 @@ class Replay:
         source: Source | None = None,
         carry: int = 0,
         seed: int = 0,
+        keep_all: bool = False,
         state: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Begin with nothing, or where `state` left off."""
@@ -122,12 +127,20 @@ class Replay:
         self._unshelved: deque[_Gathered] = deque()
         self._online: deque[tuple[int, int]] = deque()
         self._next_online = np.ones(num_envs, np.int64)
+        self._saves: deque[int] = deque(maxlen=SAVES)
+        self._keep_all = keep_all
         self._lock = RLock()
         found = None if state is None else Saved.read(state, (num_envs, length, carry), columns)
-        shards = None if found is None else found.shards
-        self._archive = None if path is None else Archive(Path(path), spec, kept, source, shards)
+        self._archive: Archive | None = None
+        if path is not None:
+            mark = {} if found is None else {"shards": found.shards, "oldest": found.oldest}
+            self._archive = Archive(Path(path), spec, kept, source, **mark)
         if found is not None:
-            self._resume(found)
+            try:
+                self._resume(found)
+            except BaseException:
+                self.close()
+                raise
 
     @property
     def rows(self) -> int:
@@ -175,6 +188,7 @@ class Replay:
                 self._evict()
             self._queue()
             self._shelve()
+            self._drop()
 
     def sample(self, batch: int, step: int, out: Batch | None = None) -> Batch:
         """Cut windows: what is new and was never replayed first, then any, all equally likely.
@@ -229,6 +243,7 @@ class Replay:
         return then begin with a carry of zero.
         """
         with self._lock:
+            self._saves.append(self._evicted)
             unsealed = self._unsealed()
             sealed = self._evicted if self._archive is None else self._sealed
             lost = [one.place for one in (*self._gathered, *self._unshelved)][: max(self._evicted - sealed, 0)]
@@ -241,6 +256,7 @@ class Replay:
                 form=(len(self._tracks.streams), self.length, self.carry),
                 added=self.added,
                 evicted=self._evicted,
+                saves=tuple(self._saves),
                 sealed=sealed,
                 shards=0 if self._archive is None else self._archive.shards,
                 streams=self._tracks.numbers(),
@@ -291,8 +307,13 @@ class Replay:
         while self._unshelved:
             self._archive.add(_episode(self._unshelved[0]))
             self._gathered.append(self._unshelved.popleft())
-            if self._archive.full:
+            if self._archive.full(self._rows):
                 self._moved(self._archive.seal())
+
+    def _drop(self) -> None:
+        """Remove from disk what was evicted, unless it is needed to go on from one of the last checkpoints."""
+        if self._archive is not None and not self._keep_all:
+            self._archive.drop(min([self._evicted, *self._saves]))
 
     def _moved(self, places: list[Place]) -> None:
         """Read from disk what was just sealed there."""
@@ -324,9 +345,12 @@ class Replay:
         self._online.extend((stream, first) for stream, first in found.queue.tolist())
         opened = self._tracks.resume(found.streams)
         self._rows = int((self._tracks.stop - self._tracks.head).sum())
-        places = [] if self._archive is None else self._archive.places
+        self._saves.extend(found.saves)
+        places = {} if self._archive is None else dict(enumerate(self._archive.places, self._archive.dropped))
+        if self._archive is not None and len(places) + self._archive.dropped != found.sealed:
+            raise CheckpointError("the state of the replay counts other episodes than its store has; restore a copy")
         rows, carries = _Tape(found.gathered), _Tape({"": found.carries()})
-        for number, entry in enumerate(found.episodes.tolist(), min(found.evicted, found.sealed)):
+        for number, entry in enumerate(found.episodes.tolist(), found.oldest):
             stream, first, count, is_terminal = entry
             episode = Finished(stream, first, count, bool(is_terminal))
             columns, base = places[number] if number < found.sealed else (rows.take(episode.rows), 0)

@@ -26,6 +26,7 @@ class Saved:
         form: number of streams N, rows of a segment T, width of a carry C.
         added: actions that were ever added.
         evicted: episodes that were evicted, oldest first.
+        saves: how many were when each of the last states was saved, this one included.
         sealed: episodes that were sealed on disk.
         shards: shards that those lie in.
         streams: [N, 5] counters of each stream.
@@ -40,6 +41,7 @@ class Saved:
     form: tuple[int, int, int]
     added: int
     evicted: int
+    saves: tuple[int, ...]
     sealed: int
     shards: int
     streams: np.ndarray
@@ -50,11 +52,17 @@ class Saved:
     open: Rows
     carry: np.ndarray | None
 
+    @property
+    def oldest(self) -> int:
+        """Number of the first of `episodes`, counted from the first that was ever finished."""
+        return min(self.evicted, self.sealed)
+
     def tensors(self) -> dict[str, Tensor]:
         """Return it as tensors of types that a checkpoint stores."""
         found = {
             "form": np.array(self.form),
             "counts": np.array([self.added, self.evicted, self.sealed, self.shards]),
+            "saves": np.array(self.saves, np.int64),
             "streams": self.streams,
             "next_online": self.next_online,
             "queue": self.queue,
@@ -73,7 +81,7 @@ class Saved:
         Raises:
             CheckpointError: it is of another replay.
         """
-        names = {"form", "counts", "streams", "next_online", "queue", "episodes"}
+        names = {"form", "counts", "saves", "streams", "next_online", "queue", "episodes"}
         names |= {kind + name for kind in (GATHERED, OPEN) for name in columns}
         if odd := sorted(names ^ (set(tensors) - {"carry"})):
             raise CheckpointError(
@@ -90,6 +98,7 @@ class Saved:
             form=form,
             added=added,
             evicted=evicted,
+            saves=tuple(arrays["saves"].tolist()),
             sealed=sealed,
             shards=shards,
             streams=arrays["streams"],

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from foreworld.core.disk import create, list_files, open_regular
+from foreworld.core.disk import create, list_files, open_regular, remove_folder
 from foreworld.core.errors import DataError
 from foreworld.core.files import MANIFEST, read_json, sealed_folder, verify_folder, write_json
+from foreworld.data.dropped import Dropped
 from foreworld.data.npy import LARGEST_HEADER, read_header
 from foreworld.data.schema import Column, Schema
 
@@ -40,7 +41,7 @@ class Shard:
 
 
 def shard_paths(store: Path) -> list[Path]:
-    """List the sealed shards of a store in order.
+    """List the sealed shards of a store in order, without those that it dropped.
 
     Raises:
         DataError: a shard between two others is missing.
@@ -49,11 +50,25 @@ def shard_paths(store: Path) -> list[Path]:
     if folder.is_symlink():
         raise DataError(f"{folder}: is a link; copy the dataset with `cp -rL` and use the copy")
     found = [path for path in folder.iterdir() if _NUMBER.fullmatch(path.name)] if folder.is_dir() else []
-    paths = sorted(found, key=lambda path: int(path.name))
-    for before, after in pairwise([-1, *(int(path.name) for path in paths)]):
+    first = Dropped.read(store).shards
+    paths = sorted((path for path in found if int(path.name) >= first), key=lambda path: int(path.name))
+    for before, after in pairwise([first - 1, *(int(path.name) for path in paths)]):
         if after != before + 1:
             raise DataError(f"{folder}: shard {before + 1:06d} is missing; restore it from a copy")
     return paths
+
+
+def shard_path(store: Path, number: int) -> Path:
+    """Return the folder of a shard."""
+    return store / SHARDS / f"{number:06d}"
+
+
+def sweep_dropped(store: Path) -> None:
+    """Remove the shards that a store dropped, if an interruption left some."""
+    first = Dropped.read(store).shards
+    for path in (store / SHARDS).iterdir():
+        if _NUMBER.fullmatch(path.name) and int(path.name) < first:
+            remove_folder(path)
 
 
 def write_shard(path: Path, columns: Mapping[str, Column], episodes: Sequence[Mapping[str, np.ndarray]]) -> None:

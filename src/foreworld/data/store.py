@@ -12,11 +12,12 @@ import numpy as np
 
 from foreworld.core.disk import remove_folder
 from foreworld.core.errors import DataError, OutputExists
-from foreworld.core.files import holds_nothing, lock_folder, make_folder, sweep_partial
+from foreworld.core.files import MANIFEST, holds_nothing, lock_folder, make_folder, sha256, sweep_partial
 from foreworld.core.spaces import Space, Spec
+from foreworld.data.dropped import Dropped
 from foreworld.data.episode import Episode, stored_rows
 from foreworld.data.schema import SCHEMA_FILE, Schema, Source
-from foreworld.data.shard import SHARDS, shard_paths, write_shard
+from foreworld.data.shard import SHARDS, shard_path, shard_paths, sweep_dropped, write_shard
 
 SHARD_BYTES = 64 * 2**20
 SHARD_ROWS = 2**16
@@ -119,19 +120,35 @@ class Writer:
         """Write what has gathered as one shard; a failure leaves earlier shards as they are."""
         if not self._gathered:
             return
-        write_shard(self.path / SHARDS / f"{self._next_shard:06d}", self.schema.columns, self._gathered)
+        write_shard(shard_path(self.path, self._next_shard), self.schema.columns, self._gathered)
         self._next_shard += 1
         self._gathered, self._gathered_rows = [], 0
 
     def rewind(self, shards: int) -> None:
-        """Remove all shards but the first `shards`, the newest first: return to a moment when there were so many.
+        """Remove the shards from number `shards` on, the newest first: return to a moment when there were no more.
 
         Raises:
             WriteFailed: the disk refused; what is left is a whole store.
         """
         while self._next_shard > shards:
-            remove_folder(self.path / SHARDS / f"{self._next_shard - 1:06d}")
+            remove_folder(shard_path(self.path, self._next_shard - 1))
             self._next_shard -= 1
+
+    def drop(self, shards: int, episodes: int) -> None:
+        """Forget the oldest sealed shards; what stays keeps its numbers.
+
+        Args:
+            shards: number of the first that stays; one must.
+            episodes: how many the shards that go hold.
+
+        Raises:
+            WriteFailed: the disk refused; what is left is a whole store.
+        """
+        before = Dropped.read(self.path)
+        fingerprint = before.fingerprint or sha256(shard_path(self.path, 0) / MANIFEST)
+        Dropped(shards=shards, episodes=before.episodes + episodes, fingerprint=fingerprint).write(self.path)
+        for number in range(before.shards, shards):
+            remove_folder(shard_path(self.path, number))
 
     def __enter__(self) -> Self:
         """Return the writer."""
@@ -167,6 +184,7 @@ class Writer:
             make_folder(self.path / SHARDS)
             last = shard_paths(self.path)[-1:]
             sweep_partial(self.path / SHARDS)
+            sweep_dropped(self.path)
             if not schema.exists():
                 self.schema.write(self.path)
             self._lock = opened.pop_all()
