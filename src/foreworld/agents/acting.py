@@ -46,7 +46,8 @@ class AgentPolicy:
         seen = tree.index(self.model.observe(self.state, segment), (slice(None), 0))
         if not rows.arrived.all():
             seen = tree.where(torch.from_numpy(rows.arrived).to(self.device), seen, self.state)
-        self.state = seen
+        # a matrix product may round otherwise where the numbers lie otherwise, and a resumed run must not differ
+        self.state = seen = tree.map(Tensor.contiguous, seen)
         choice = self.agent.policy(self.model.read(seen).feat)
         action = choice.mode() if self.mode else choice.sample()
         assert self.model.spec.action is not None

@@ -66,6 +66,9 @@ class Agent:
     """Where metrics go besides the run folder: tensorboard, wandb, trackio."""
     device: str = "auto"
     """cpu, cuda, or auto: cuda where there is one."""
+    threads: int = 1
+    """Threads on a CPU. More help only large models, and only where no other work needs the cores; 0 for torch's own
+    choice."""
     quick: bool = False
     """At most 600 steps and small batches: to see that all is well."""
     overwrite: bool = False
@@ -92,6 +95,8 @@ def run(argv: list[str]) -> None:
     options = make_dataclass("Agent", nested, bases=(Agent,), frozen=True, kw_only=True)
     options.__doc__ = Agent.__doc__
     args: Any = parse(options, argv, "agent")
+    if args.threads:
+        torch.set_num_threads(args.threads)
     folder, result = _start(args, env_options) if args.resume is None else _resume(args, parts)
     last = result.history[-1] if result.history else {}
     if args.json:

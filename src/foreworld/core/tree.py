@@ -144,7 +144,7 @@ def from_vector(like: T, vector: Tensor) -> T:
     """
     sizes = [leaf[0].numel() for leaf in leaves(like)]
     parts = iter(vector.split(sizes, -1))
-    return map(lambda leaf: next(parts).reshape(leaf.shape).to(leaf.dtype), like)
+    return map(lambda leaf: next(parts).reshape(leaf.shape).to(leaf.dtype).contiguous(), like)
 
 
 def flatten_time(node: T) -> T:
