@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -184,42 +184,55 @@ def train_agent(
     before, used = (None, []) if folder is None or not resume else _stored(folder)
     sinks = used if sinks is None else sinks
     config = replace(config or before or OnlineConfig(), **fields)
-    learner, options = DreamerLearner(model, agent), dict(env_options or {})
-    optimizer = make_optimizer(learner, config)
-    beside = {"agent": agent}
-    checkpoints = Checkpoints(model, optimizer, None if folder is None else folder / CHECKPOINTS, beside)
     with ExitStack() as stack:
         outlets = stack.enter_context(Sinks(sinks, folder, to_json(config)))
-        opened = open_env(env, config, options)
-        stack.callback(opened.close)
+        opened = stack.enter_context(closing(open_env(env, config, env_options or {})))
         if opened.spec != model.spec:
             raise SpecError(f"{env}: its observations or actions are not the model's; build the model from its spec")
         if folder is not None:
             make_folder(folder)
             stack.enter_context(lock_folder(folder))
-        saved: dict[str, dict[str, Tensor]] = {}
+        learner = DreamerLearner(model, agent)
+        optimizer = make_optimizer(learner, config)
+        checkpoints = Checkpoints(model, optimizer, folder and folder / CHECKPOINTS, {"agent": agent})
+        saved: Mapping[str, Mapping[str, Tensor]] = {}
         if folder is not None and before is not None:
-            progress = checkpoints.restore()
-            record_change(folder, progress.step, to_json(before), to_json(config))
-            saved = {
-                name: read_beside(newest_checkpoint(folder / CHECKPOINTS), name) for name in ("replay", "collector")
-            }
+            progress, saved = _go_on(folder, checkpoints, before, config)
         else:
-            progress = Progress(step=0, seconds=0.0)
-            torch.manual_seed(config.seed)
-            if folder is not None:
-                named = [name for name in sinks if isinstance(name, str)]
-                more = {"agent": to_json(agent.config), "env": {"id": env, "options": options}}
-                start_run(folder, model, to_json(config), {"path": REPLAY, "trained_on": None}, named, more)
+            progress = _begin(folder, model, agent, config, {"id": env, "options": dict(env_options or {})}, sinks)
         check_weights(learner)
-        replay = _replay(folder, opened, model, config, saved.get("replay"))
-        stack.callback(replay.close)
-        policy = AgentPolicy(model, agent, config.num_envs, device=str(device_of(model)))
-        collector = Collector(opened, policy, replay)
+        replay = stack.enter_context(closing(_replay(folder, opened, model, config, saved.get("replay"))))
+        collector = Collector(opened, AgentPolicy(model, agent, config.num_envs), replay)
         if saved and (lost := collector.restore(saved["collector"], config.seed)):
             complain(lost)
         logs, videos = [MetricsFile(folder, progress.step), outlets], Videos(film, folder, progress.step, outlets)
         return _Loop(learner, optimizer, config, collector, checkpoints, progress, logs, videos, report).run()
+
+
+def _begin(
+    folder: Path | None,
+    model: TrainableModel[Any],
+    agent: Dreamer,
+    config: OnlineConfig,
+    env: Mapping[str, Any],
+    sinks: Sequence[str | Sink],
+) -> Progress:
+    torch.manual_seed(config.seed)
+    if folder is not None:
+        named = [name for name in sinks if isinstance(name, str)]
+        more = {"agent": to_json(agent.config), "env": dict(env)}
+        start_run(folder, model, to_json(config), {"path": REPLAY, "trained_on": None}, named, more)
+    return Progress(step=0, seconds=0.0)
+
+
+def _go_on(
+    folder: Path, checkpoints: Checkpoints, before: OnlineConfig, config: OnlineConfig
+) -> tuple[Progress, dict[str, dict[str, Tensor]]]:
+    """Restore weights and optimiser; return how far the run was, and the state of replay and collection."""
+    progress = checkpoints.restore()
+    record_change(folder, progress.step, to_json(before), to_json(config))
+    newest = newest_checkpoint(folder / CHECKPOINTS)
+    return progress, {name: read_beside(newest, name) for name in ("replay", "collector")}
 
 
 def open_env(env: str, config: OnlineConfig, options: Mapping[str, Any]) -> Vector:
@@ -240,7 +253,11 @@ def _stored(folder: Path) -> tuple[OnlineConfig, list[str]]:
 
 
 def _replay(
-    folder: Path | None, env: Vector, model: TrainableModel[Any], config: OnlineConfig, saved: dict[str, Tensor] | None
+    folder: Path | None,
+    env: Vector,
+    model: TrainableModel[Any],
+    config: OnlineConfig,
+    saved: Mapping[str, Tensor] | None,
 ) -> Replay:
     carry = tree.to_vector(model.initial(1)).shape[1] if "carry" in model.provides else 0
     return Replay(
