@@ -24,6 +24,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,19 +112,20 @@ class Record:
         """Return what is known of a seed."""
         for run in self.result["runs"]:
             if run["seed"] == seed:
-                return run
+                return deepcopy(run)
         empty = {"seed": seed, "done": False, "steps": [], "mean_return": [], "seconds": [], "cpu_seconds": 0.0}
         return {**empty, "returns": []}
 
-    def keep(self, run: dict[str, Any], seed: int) -> None:
+    def keep(self, run: dict[str, Any]) -> None:
         """Write what is known of a seed now."""
         if self.threshold is not None:
             run |= reached(run["steps"], run["returns"], self.threshold)
+        now = deepcopy(run)  # its thread goes on to change it, while another writes
         with self.lock:
-            others = [other for other in self.result["runs"] if other["seed"] != run["seed"]]
-            self.result["runs"] = sorted([*others, run], key=lambda one: one["seed"])
+            others = [other for other in self.result["runs"] if other["seed"] != now["seed"]]
+            self.result["runs"] = sorted([*others, now], key=lambda one: one["seed"])
             command = " ".join(["python", "benchmarks/agent.py", *sys.argv[1:]])
-            self.result["made"] = {**environment(seed), "command": command}
+            self.result["made"] = {**environment(now["seed"]), "command": command}
             self.result["summary"] = self._summary()
             write_json(self.path, self.result)
 
@@ -175,13 +177,13 @@ def learn(children: Children, record: Record, plan: Plan, seed: int, folder: Pat
         run["seconds"].append(round(trained["seconds"], 1))
         run["cpu_seconds"] = round(run["cpu_seconds"] + cpu, 1)
         run["updates"] = trained["updates"]
-        record.keep(run, seed)
+        record.keep(run)
         now = f"{trained['steps']} steps, {trained['seconds'] / 60:.1f} minutes: {run['mean_return'][-1]:.4g}"
         print(f"seed {seed}: {now}", file=sys.stderr, flush=True)
     final, returns = play(children, folder, plan.final, seed=0)
     kept = {name: final[name] for name in ("mode", "episodes", "mean_return", "ci_low", "ci_high", "confidence")}
     run |= {"done": True, "final": {**kept, "returns": returns}}
-    record.keep(run, seed)
+    record.keep(run)
 
 
 def show(result: dict[str, Any]) -> None:
