@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import pytest
 import torch
 from arrivals import CARRY, SPEC, TRUTH, Model, Source, check_rows
 from hypothesis import HealthCheck, settings
@@ -62,6 +63,7 @@ class Machine(RuleBasedStateMachine):
         carry = self.rng.normal(size=(len(self.last.refs), self.replay.length, CARRY)).astype(np.float32)
         self.replay.write_back(self.last, torch.from_numpy(carry))
         self.model.write_back(self.last.refs.tolist(), carry)
+        self.model.check_all(self.replay)
 
     @rule()
     def seal(self) -> None:
@@ -80,6 +82,7 @@ class Machine(RuleBasedStateMachine):
         again = self.replay.save()
         assert state.keys() == again.keys()
         assert all(torch.equal(state[name], again[name]) for name in state.keys() - {"saves"})
+        self.model.check_all(self.replay)
 
     @invariant()
     def counts(self) -> None:
@@ -98,7 +101,13 @@ class Machine(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
 
-TestReplay = Machine.TestCase
-TestReplay.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
-)
+LIMITS = {"stateful_step_count": 25, "deadline": None, "suppress_health_check": list(HealthCheck)}
+
+
+class TestReplay(Machine.TestCase):
+    settings = settings(max_examples=10, **LIMITS)
+
+
+@pytest.mark.slow
+class TestReplayForLong(Machine.TestCase):
+    settings = settings(max_examples=400, **LIMITS)

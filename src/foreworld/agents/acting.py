@@ -21,17 +21,15 @@ class AgentPolicy:
         agent: the actor.
         num_envs: N.
         mode: take the likeliest action instead of a sample, as for judging an agent.
-        device: where both compute.
 
     Attributes:
         state: of the model after the last rows, leaves [N, ...].
     """
 
-    def __init__(
-        self, model: WorldModel[Any], agent: Dreamer, num_envs: int, *, mode: bool = False, device: str = "cpu"
-    ) -> None:
+    def __init__(self, model: WorldModel[Any], agent: Dreamer, num_envs: int, *, mode: bool = False) -> None:
         """Begin without memory."""
-        self.model, self.agent, self.mode, self.device = model, agent, mode, torch.device(device)
+        self.model, self.agent, self.mode = model, agent, mode
+        self.device = next(agent.parameters()).device
         self.state: Any = model.initial(num_envs)
 
     @property

@@ -71,11 +71,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
             flat = tensors[name].detach().cpu().contiguous().reshape(-1)
-            if not flat.numel():
-                continue
             if flat.stride() != (1,):  # a single number that was broadcast counts as contiguous
                 flat = flat.clone(memory_format=torch.contiguous_format)
-            file.write(flat.view(torch.uint8).numpy().data)
+            if flat.numel():
+                file.write(flat.view(torch.uint8).numpy().data)
 
 
 def read_forms(path: Path) -> dict[str, Form]:

@@ -35,13 +35,14 @@ from foreworld.ops.proportion import proportion_difference as proportion_differe
 from foreworld.ops.proportion import samples_per_arm as samples_per_arm
 from foreworld.ops.proportion import wilson as wilson
 from foreworld.ops.rank import effective_rank as effective_rank
+from foreworld.ops.ratio import bootstrap_ratio as bootstrap_ratio
+from foreworld.ops.ratio import ratio_error as ratio_error
 from foreworld.ops.returns import discounted_return as discounted_return
 from foreworld.ops.returns import lambda_return as lambda_return
 from foreworld.ops.scores import covered_by_normal as covered_by_normal
 from foreworld.ops.scores import covered_by_samples as covered_by_samples
 from foreworld.ops.scores import crps as crps
 from foreworld.ops.scores import energy_score as energy_score
-from foreworld.ops.sums import bootstrap_sums as bootstrap_sums
 from foreworld.ops.symlog import symexp as symexp
 from foreworld.ops.symlog import symlog as symlog
 from foreworld.ops.twohot import symexp_bins as symexp_bins

@@ -16,7 +16,6 @@ from foreworld.envs import make
 from foreworld.ops import Interval, bootstrap
 from foreworld.rollout import collect
 from foreworld.train import AgentRun
-from foreworld.train.update import device_of
 
 SIDE_BY_SIDE = 8
 """Environments that episodes are played in."""
@@ -100,7 +99,7 @@ def act(
     """
     model = found.run.model
     with closing(make(found.env, num_envs=min(SIDE_BY_SIDE, episodes), **found.env_options)) as env:
-        policy = AgentPolicy(model, found.agent, env.num_envs, mode=mode, device=str(device_of(model)))
+        policy = AgentPolicy(model, found.agent, env.num_envs, mode=mode)
         data = collect(
             env, policy, out=out, episodes=episodes, seed=SEED + seed, overwrite=overwrite, progress=progress
         )

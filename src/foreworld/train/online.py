@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -184,38 +184,62 @@ def train_agent(
     before, used = (None, []) if folder is None or not resume else _stored(folder)
     sinks = used if sinks is None else sinks
     config = replace(config or before or OnlineConfig(), **fields)
-    learner = DreamerLearner(model, agent)
-    optimizer = make_optimizer(learner, config)
-    checkpoints = Checkpoints(model, optimizer, None if folder is None else folder / CHECKPOINTS, {"agent": agent})
     with ExitStack() as stack:
         outlets = stack.enter_context(Sinks(sinks, folder, to_json(config)))
-        opened = open_env(env, config, env_options or {})
-        stack.callback(opened.close)
+        opened = stack.enter_context(closing(open_env(env, config, env_options or {})))
         if opened.spec != model.spec:
             raise SpecError(f"{env}: its observations or actions are not the model's; build the model from its spec")
         if folder is not None:
             make_folder(folder)
             stack.enter_context(lock_folder(folder))
+        learner = DreamerLearner(model, agent)
+        optimizer = make_optimizer(learner, config)
+        checkpoints = Checkpoints(model, optimizer, folder and folder / CHECKPOINTS, {"agent": agent})
+        saved: Mapping[str, Mapping[str, Tensor]] = {}
         if folder is not None and before is not None:
-            progress, saved = _restore(folder, checkpoints)
+            progress, saved = _go_on(folder, checkpoints)
         else:
-            named = [name for name in sinks if isinstance(name, str)]
-            progress, saved = _begin(folder, learner, config, named, {"id": env, "options": dict(env_options or {})})
+            progress = _begin(folder, model, agent, config, {"id": env, "options": dict(env_options or {})}, sinks)
         check_weights(learner)
         replay = stack.enter_context(_replay(folder, opened, model, config, saved.get("replay")))
-        policy = AgentPolicy(model, agent, config.num_envs, device=str(device_of(model)))
-        collector = Collector(opened, policy, replay)
-        if not saved:
-            collector.begin(config.seed)
-        elif lost := collector.restore(saved["collector"], config.seed):
-            complain(lost)
+        collector = Collector(opened, AgentPolicy(model, agent, config.num_envs), replay)
+        _set_out(collector, saved.get("collector"), config.seed)
         if folder is not None and before is not None:  # not earlier: until here, settings that do not fit are refused
             record_change(folder, progress.step, to_json(before), to_json(config))
         logs, videos = [MetricsFile(folder, progress.step), outlets], Videos(film, folder, progress.step, outlets)
         loop = _Loop(learner, optimizer, config, collector, checkpoints, progress, logs, videos, report)
-        if not saved:  # so that there is something to go back to, and to resume from, whatever happens
-            loop.save()
-        return loop.run()
+        return loop.run(fresh=not saved)
+
+
+def _begin(
+    folder: Path | None,
+    model: TrainableModel[Any],
+    agent: Dreamer,
+    config: OnlineConfig,
+    env: Mapping[str, Any],
+    sinks: Sequence[str | Sink],
+) -> Progress:
+    torch.manual_seed(config.seed)
+    if folder is not None:
+        named = [name for name in sinks if isinstance(name, str)]
+        more = {"agent": to_json(agent.config), "env": dict(env)}
+        start_run(folder, model, to_json(config), {"path": REPLAY, "trained_on": None}, named, more)
+    return Progress(step=0, seconds=0.0)
+
+
+def _go_on(folder: Path, checkpoints: Checkpoints) -> tuple[Progress, dict[str, dict[str, Tensor]]]:
+    """Restore weights and optimiser; return how far the run was, and the state of replay and collection."""
+    progress = checkpoints.restore()
+    newest = newest_checkpoint(folder / CHECKPOINTS)
+    return progress, {name: read_beside(newest, name) for name in ("replay", "collector")}
+
+
+def _set_out(collector: Collector, saved: Mapping[str, Tensor] | None, seed: int) -> None:
+    """Bring the environments to where the run begins, or where it stood."""
+    if saved is None:
+        collector.begin(seed)
+    elif lost := collector.restore(saved, seed):
+        complain(lost)
 
 
 def open_env(env: str, config: OnlineConfig, options: Mapping[str, Any]) -> Vector:
@@ -235,27 +259,12 @@ def _stored(folder: Path) -> tuple[OnlineConfig, list[str]]:
     return from_json(OnlineConfig, stored["fit"], f"{folder / CONFIG}: fit"), stored.get("sinks", [])
 
 
-def _begin(
-    folder: Path | None, learner: DreamerLearner, config: OnlineConfig, sinks: list[str], env: dict[str, Any]
-) -> tuple[Progress, dict[str, dict[str, Tensor]]]:
-    """Begin a run, in its folder if there is one: no updates, and nothing saved."""
-    torch.manual_seed(config.seed)
-    if folder is not None:
-        data = {"path": REPLAY, "trained_on": None}
-        more = {"agent": to_json(learner.agent.config), "env": env}
-        start_run(folder, learner.model, to_json(config), data, sinks, more)
-    return Progress(step=0, seconds=0.0), {}
-
-
-def _restore(folder: Path, checkpoints: Checkpoints) -> tuple[Progress, dict[str, dict[str, Tensor]]]:
-    """Load the newest checkpoint: how far it had come, and the states of replay and collector."""
-    progress = checkpoints.restore()
-    newest = newest_checkpoint(folder / CHECKPOINTS)
-    return progress, {name: read_beside(newest, name) for name in ("replay", "collector")}
-
-
 def _replay(
-    folder: Path | None, env: Vector, model: TrainableModel[Any], config: OnlineConfig, saved: dict[str, Tensor] | None
+    folder: Path | None,
+    env: Vector,
+    model: TrainableModel[Any],
+    config: OnlineConfig,
+    saved: Mapping[str, Tensor] | None,
 ) -> Replay:
     carry = tree.to_vector(model.initial(1)).shape[1] if "carry" in model.provides else 0
     return Replay(
@@ -299,11 +308,13 @@ class _Loop:
         self.started, self.waited = time.monotonic() - progress.seconds, 0.0
         self.history: list[dict[str, float]] = []
 
-    def run(self) -> OnlineResult:
-        """Collect and learn until the steps are taken or the time is over."""
+    def run(self, fresh: bool) -> OnlineResult:
+        """Collect and learn until the steps are taken or the time is over; `fresh` if nothing was done before."""
         config, collector = self.config, self.collector
         self.learner.train()
         with graceful() as interruption:
+            if fresh:  # something to go back to, should the first updates go bad, and to resume from
+                self.save()
             while collector.steps < config.steps and not self._late() and not interruption.requested:
                 taken = collector.step()
                 line: dict[str, float] = {}
