@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from foreworld.agents import AgentPolicy, Dreamer, DreamerLearner
-from foreworld.core import TrainableModel, from_json, to_json, tree
+from foreworld.core import Spec, TrainableModel, from_json, to_json, tree
 from foreworld.core.errors import ConfigError, SpecError
 from foreworld.core.files import lock_folder, make_folder
 from foreworld.core.interrupt import graceful
@@ -171,8 +171,7 @@ def train_agent(
     Example:
         >>> import foreworld as fw
         >>> from foreworld.envs import make
-        >>> env = make("CartPole-v1")
-        >>> model = fw.RSSM(env.spec, deter=16, units=8, latents=4)
+        >>> model = fw.RSSM(make("CartPole-v1").spec, deter=16, units=8, latents=4)
         >>> agent = fw.Dreamer(model, units=8, horizon=3)
         >>> found = fw.train_agent("CartPole-v1", model, agent, steps=40, prefill=20, batch=2, length=8, train_ratio=4)
         >>> found.steps, found.updates
@@ -180,71 +179,81 @@ def train_agent(
     """
     if out is None and (resume or film is not None):
         raise ConfigError("resume and film need out, the folder of the run")
-    folder = None if out is None else Path(out)
+    learner, folder = DreamerLearner(model, agent), None if out is None else Path(out)
     before, used = (None, []) if folder is None or not resume else _stored(folder)
     sinks = used if sinks is None else sinks
     config = replace(config or before or OnlineConfig(), **fields)
     with ExitStack() as stack:
         outlets = stack.enter_context(Sinks(sinks, folder, to_json(config)))
-        opened = stack.enter_context(closing(open_env(env, config, env_options or {})))
-        if opened.spec != model.spec:
-            raise SpecError(f"{env}: its observations or actions are not the model's; build the model from its spec")
-        if folder is not None:
-            make_folder(folder)
-            stack.enter_context(lock_folder(folder))
-        learner = DreamerLearner(model, agent)
+        opened = stack.enter_context(closing(open_env(env, config, env_options or {}, model.spec)))
+        stack.enter_context(nullcontext() if folder is None else _held(folder))
         optimizer = make_optimizer(learner, config)
         checkpoints = Checkpoints(model, optimizer, folder and folder / CHECKPOINTS, {"agent": agent})
-        saved: Mapping[str, Mapping[str, Tensor]] = {}
-        if folder is not None and before is not None:
-            progress, saved = _go_on(folder, checkpoints)
+        if before is None:
+            progress, saved = _begin(folder, learner, config, {"id": env, "options": dict(env_options or {})}, sinks)
         else:
-            progress = _begin(folder, model, agent, config, {"id": env, "options": dict(env_options or {})}, sinks)
-        check_weights(learner)
+            progress, saved = _go_on(checkpoints)
         replay = stack.enter_context(_replay(folder, opened, model, config, saved.get("replay")))
-        collector = Collector(opened, AgentPolicy(model, agent, config.num_envs), replay)
-        _set_out(collector, saved.get("collector"), config.seed)
+        collector = _set_out(opened, AgentPolicy(model, agent, config.num_envs), replay, saved, config.seed)
         if folder is not None and before is not None:  # not earlier: until here, settings that do not fit are refused
             record_change(folder, progress.step, to_json(before), to_json(config))
         logs, videos = [MetricsFile(folder, progress.step), outlets], Videos(film, folder, progress.step, outlets)
         loop = _Loop(learner, optimizer, config, collector, checkpoints, progress, logs, videos, report)
-        return loop.run(fresh=not saved)
+        return loop.run(fresh=before is None)
+
+
+Saved = Mapping[str, Mapping[str, Tensor]]
+"""States of replay and collector, by the name of their file."""
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    make_folder(folder)
+    with lock_folder(folder):
+        yield
 
 
 def _begin(
     folder: Path | None,
-    model: TrainableModel[Any],
-    agent: Dreamer,
+    learner: DreamerLearner,
     config: OnlineConfig,
     env: Mapping[str, Any],
     sinks: Sequence[str | Sink],
-) -> Progress:
+) -> tuple[Progress, Saved]:
+    """Begin a run, in its folder if there is one; nothing is done yet, and nothing saved."""
+    check_weights(learner)
     torch.manual_seed(config.seed)
     if folder is not None:
         named = [name for name in sinks if isinstance(name, str)]
-        more = {"agent": to_json(agent.config), "env": dict(env)}
-        start_run(folder, model, to_json(config), {"path": REPLAY, "trained_on": None}, named, more)
-    return Progress(step=0, seconds=0.0)
+        more = {"agent": to_json(learner.agent.config), "env": dict(env)}
+        start_run(folder, learner.model, to_json(config), {"path": REPLAY, "trained_on": None}, named, more)
+    return Progress(step=0, seconds=0.0), {}
 
 
-def _go_on(folder: Path, checkpoints: Checkpoints) -> tuple[Progress, dict[str, dict[str, Tensor]]]:
-    """Restore weights and optimiser; return how far the run was, and the state of replay and collection."""
-    progress = checkpoints.restore()
-    newest = newest_checkpoint(folder / CHECKPOINTS)
+def _go_on(checkpoints: Checkpoints) -> tuple[Progress, Saved]:
+    """Restore weights and optimiser; return how far the run was, and the states of replay and collector."""
+    assert checkpoints.folder is not None
+    progress, newest = checkpoints.restore(), newest_checkpoint(checkpoints.folder)
     return progress, {name: read_beside(newest, name) for name in ("replay", "collector")}
 
 
-def _set_out(collector: Collector, saved: Mapping[str, Tensor] | None, seed: int) -> None:
+def _set_out(env: Vector, policy: AgentPolicy, replay: Replay, saved: Saved, seed: int) -> Collector:
     """Bring the environments to where the run begins, or where it stood."""
-    if saved is None:
+    collector = Collector(env, policy, replay)
+    if not saved:
         collector.begin(seed)
-    elif lost := collector.restore(saved, seed):
+    elif lost := collector.restore(saved["collector"], seed):
         complain(lost)
+    return collector
 
 
-def open_env(env: str, config: OnlineConfig, options: Mapping[str, Any]) -> Vector:
-    """Open the environments that a config asks for."""
-    return make(
+def open_env(env: str, config: OnlineConfig, options: Mapping[str, Any], spec: Spec) -> Vector:
+    """Open the environments that a config asks for, which must be such as the model knows.
+
+    Raises:
+        SpecError: their observations or actions are not those of `spec`.
+    """
+    opened = make(
         env,
         num_envs=config.num_envs,
         workers=config.workers,
@@ -252,6 +261,10 @@ def open_env(env: str, config: OnlineConfig, options: Mapping[str, Any]) -> Vect
         fault_rate=config.fault_rate,
         **options,
     )
+    if opened.spec != spec:
+        opened.close()
+        raise SpecError(f"{env}: its observations or actions are not the model's; build the model from its spec")
+    return opened
 
 
 def _stored(folder: Path) -> tuple[OnlineConfig, list[str]]:
