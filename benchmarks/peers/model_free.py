@@ -36,13 +36,13 @@ from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
+from threshold import THRESHOLDS, reached, summary
 
 RESULT = Path(__file__).parents[1] / "results" / "model_free.json"
 ALGORITHMS = {"PPO": PPO, "DQN": DQN, "SAC": SAC}
 EVERY = 1_000
 EPISODES = 20
 AFTER = 10
-THRESHOLDS = {"CartPole-v1": 475.0, "Pendulum-v1": -200.0}
 
 
 @dataclass(frozen=True)
@@ -150,15 +150,13 @@ def learn(setting: Setting, seed: int) -> dict[str, Any]:
     curve = Curve(setting.env, seed)
     wall, cpu = time.monotonic(), time.process_time()
     model.learn(setting.steps, callback=curve)
-    means = np.mean(curve.returns, 1)
     return {
         "seed": seed,
-        "first_step": reached(curve.steps, means, THRESHOLDS[setting.env], stays=False),
-        "stays_from_step": reached(curve.steps, means, THRESHOLDS[setting.env], stays=True),
+        **reached(curve.steps, curve.returns, THRESHOLDS[setting.env]),
         "wall_seconds": round(time.monotonic() - wall),
         "cpu_seconds": round(time.process_time() - cpu),
         "steps": curve.steps,
-        "mean_return": means.round(2).tolist(),
+        "mean_return": np.mean(curve.returns, 1).round(2).tolist(),
         "returns": curve.returns,
     }
 
@@ -169,31 +167,6 @@ def scheduled(value: Any) -> Any:
         return value
     start = float(value.removeprefix("lin_"))
     return lambda remaining: remaining * start
-
-
-def reached(steps: list[int], means: np.ndarray, threshold: float, stays: bool) -> int | None:
-    """Return the first step whose mean is on or above the threshold, and those of all later steps too if it stays."""
-    above = means >= threshold
-    if stays:
-        above = np.logical_and.accumulate(above[::-1])[::-1]
-    return steps[int(above.argmax())] if above.any() else None
-
-
-def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Say how many seeds reached the threshold and after how many steps; one that never did counts as infinite."""
-    found: dict[str, Any] = {"seeds": len(runs)}
-    for key in ("first_step", "stays_from_step"):
-        steps = np.sort([np.inf if run[key] is None else run[key] for run in runs])
-        found[key] = {
-            "reached": int(np.isfinite(steps).sum()),
-            **{name: count(steps[i]) for name, i in (("least", 0), ("median", len(runs) // 2), ("greatest", -1))},
-        }
-    return found
-
-
-def count(steps: float) -> int | None:
-    """Return a finite number of steps, None for infinitely many."""
-    return int(steps) if np.isfinite(steps) else None
 
 
 def made() -> dict[str, Any]:

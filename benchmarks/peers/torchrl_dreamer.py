@@ -30,17 +30,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import gymnasium as gym
-import numpy as np
 import torch
 
 import foreworld as fw
 from foreworld.agents import DreamerLearner
-from foreworld.core import Segment, Spec
+from foreworld.core import Segment
 from foreworld.core.errors import ForeworldError
 from foreworld.core.files import write_json
 from foreworld.presets.rssm import FAMILY
-from foreworld.studies.speed import matmul_gflops
+from foreworld.studies.speed import matmul_gflops, noise_segment, vector_spec
 from foreworld.train.optim import make_optimizer
 from foreworld.train.run import environment
 from foreworld.train.update import update
@@ -121,13 +119,12 @@ class Foreworld:
 
     def __init__(self) -> None:
         torch.manual_seed(0)
-        spec = Spec.from_space(gym.spaces.Box(-1, 1, (24,), np.float32), gym.spaces.Box(-1, 1, (6,), np.float32))
-        self.model = fw.RSSM(spec, FAMILY.config("1m"))
+        self.model = fw.RSSM(vector_spec(), FAMILY.config("1m"))
         self.agent = fw.Dreamer(self.model, units=self.model.config.units)
         self.learner = DreamerLearner(self.model, self.agent).train()
         # the child's rate: high enough that a few updates move the loss
         self.optimizer = make_optimizer(self.learner, replace(FAMILY.fit("1m"), lr=1e-3, warmup=1))
-        self.segment = synthetic_segment(spec)
+        self.segment = synthetic_segment()
 
     def facts(self) -> dict[str, Any]:
         """Return the trainable parameters."""
@@ -151,16 +148,17 @@ class Foreworld:
         return _timed(dream)[0]
 
 
-def synthetic_segment(spec: Spec) -> Segment:
+def synthetic_segment() -> Segment:
     """Draw 16 windows of 64 rows from episodes of 100: noise of unit scale, in which nothing is to be learned."""
-    shape = (BATCH, LENGTH)
+    noise = noise_segment(vector_spec(), BATCH, LENGTH)
     row = (torch.arange(LENGTH) + torch.randint(EPISODE, (BATCH, 1))) % EPISODE
     first, last = row == 0, row == EPISODE - 1
-    action = torch.rand(*shape, spec.action_width) * 2 - 1
-    return Segment(
-        obs={key: torch.randn(*shape, *space.shape) for key, space in spec.obs.items()},
+    action = noise.prev_action
+    assert action is not None
+    return replace(
+        noise,
         prev_action=action * ~first.unsqueeze(-1),
-        reward=torch.randn(shape) * ~first,
+        reward=noise.reward * ~first,
         is_first=first,
         is_terminal=last,
         is_last=last.clone(),

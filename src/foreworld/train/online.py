@@ -145,7 +145,7 @@ def train_agent(
 
     Args:
         env: what `make` opens.
-        model: any family that predicts reward and cont; moved nowhere, so put it on its device first.
+        model: any family that predicts reward and cont, on its device.
         agent: learns in its dreams; on the same device.
         config: how to train; single fields can also be given by keyword. When resuming, the run's own.
         env_options: further arguments of `make`.
@@ -160,19 +160,14 @@ def train_agent(
         Steps, updates, episodes, seconds and the logged metrics, and whether it was interrupted.
 
     Raises:
-        ConfigError: a setting that cannot be run.
-        CheckpointError: `resume`, and `out` is no such run, damaged, or another model's.
-        EnvironmentFault: the environment failed too often.
-        InUse: another process trains in `out`.
-        NonFinite: a loss or gradient stays NaN or infinite; names it. The last checkpoint is intact.
-        OutputExists: `out` exists and `resume` is false.
-        SpecError: the environment's observations or actions are not the model's.
+        ConfigError, SpecError: a setting that cannot be run; an environment that is not the model's.
+        CheckpointError, OutputExists, InUse: a run that cannot be resumed, or is there already, or is being trained.
+        EnvironmentFault, NonFinite: environment or numbers failed too often; the last checkpoint is intact.
 
     Example:
         >>> import foreworld as fw
         >>> from foreworld.envs import make
-        >>> env = make("CartPole-v1")
-        >>> model = fw.RSSM(env.spec, deter=16, units=8, latents=4)
+        >>> model = fw.RSSM(make("CartPole-v1").spec, deter=16, units=8, latents=4)
         >>> agent = fw.Dreamer(model, units=8, horizon=3)
         >>> found = fw.train_agent("CartPole-v1", model, agent, steps=40, prefill=20, batch=2, length=8, train_ratio=4)
         >>> found.steps, found.updates
