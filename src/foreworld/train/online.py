@@ -89,6 +89,15 @@ class OnlineConfig:
         for name in ("steps", "num_envs", "batch", "length", "capacity", "max_skips", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"online.{name} must be at least 1, found {getattr(self, name)}")
+        if self.length < 2:
+            raise ConfigError(
+                "online.length must be at least 2: the critic learns a row from the one after it, found 1"
+            )
+        if self.prefill > self.capacity:
+            raise ConfigError(
+                f"online.prefill ({self.prefill}) rows never come together in a replay that keeps "
+                f"online.capacity ({self.capacity}); lower the one or raise the other"
+            )
         if self.train_ratio < 0 or self.minutes < 0 or self.lr <= 0 or self.capacity_gib <= 0 or self.prefill < 0:
             raise ConfigError(
                 "online: train_ratio, minutes and prefill must not be negative, lr and capacity_gib must be positive"
@@ -255,7 +264,7 @@ def _replay(
     saved: Mapping[str, Tensor] | None,
 ) -> Replay:
     carry = tree.to_vector(model.initial(1)).shape[1] if "carry" in model.provides else 0
-    return Replay(
+    replay = Replay(
         None if folder is None else folder / REPLAY,
         env.spec,
         num_envs=env.num_envs,
@@ -268,6 +277,14 @@ def _replay(
         seed=config.seed,
         state=saved,
     )
+    room = int(config.capacity_gib * GIB) // replay.bytes_per_row
+    if room < config.prefill:
+        replay.close()
+        raise ConfigError(
+            f"online.capacity_gib ({config.capacity_gib}) has room for {room} rows, fewer than online.prefill "
+            f"({config.prefill}); lower the one or raise the other"
+        )
+    return replay
 
 
 class _Loop:
@@ -308,7 +325,8 @@ class _Loop:
                     self._save()
                     fresh = False
                 line: dict[str, float] = {}
-                if collector.replay.rows >= config.prefill and collector.replay.ready():
+                # once begun it goes on: a full replay may hold fewer rows for a while, as it forgets whole episodes
+                if (self.updates or collector.replay.rows >= config.prefill) and collector.replay.ready():
                     for _ in range(self.ratio.due(taken)):
                         line |= self._learn()
                     self._keep()
