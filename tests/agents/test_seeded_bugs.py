@@ -84,24 +84,14 @@ def none(like: Tensor) -> Tensor:
     return torch.zeros_like(like)
 
 
-def first_zeroed(right: Any, reward: Tensor, cont: Tensor, value: Tensor, *rest: Any) -> Tensor:
+def last_zeroed(right: Any, reward: Tensor, cont: Tensor, value: Tensor, *rest: Any) -> Tensor:
     """Forget the value at the horizon."""
     return right(reward, cont, torch.cat([value[:, :-1], none(value[:, -1:])], 1), *rest)
 
 
 def uncut(right: Any, reward: Tensor, cont: Tensor, value: Tensor, discount: float, lam: Any) -> Tensor:
-    """Let returns of real rows run on into the next episode."""
+    """Let returns of real rows run on into the next episode; those of dreams have this lambda anyway."""
     return right(reward, cont, value, discount, 0.95)
-
-
-def real_only(wrong: Any) -> Any:
-    """Change the returns of real rows alone."""
-
-    def chosen(right: Any, reward: Tensor, cont: Tensor, value: Tensor, discount: float, lam: Any) -> Tensor:
-        call = wrong if isinstance(lam, Tensor) else lambda right, *args: right(*args)
-        return call(right, reward, cont, value, discount, lam)
-
-    return chosen
 
 
 def boot(change: Any) -> Seed:
@@ -128,7 +118,7 @@ RETURNS: dict[str, Seed] = {
     "dreams without end": dreams(lambda r: {"cont": torch.ones_like(r.cont)}),
     "bootstrap one state early": returns(lambda right, r, c, v, *a: right(r, c, v.roll(1, 1), *a)),
     "bootstrap one state late": returns(lambda right, r, c, v, *a: right(r, c, v.roll(-1, 1), *a)),
-    "no bootstrap at the horizon": returns(first_zeroed),
+    "no bootstrap at the horizon": returns(last_zeroed),
     "returns begin from the first value": rewritten(
         dreamer, "lambda_return", "carry = value[:, -1]", "carry = value[:, 0]"
     ),
@@ -160,7 +150,7 @@ REAL: dict[str, Seed] = {
     "truncation is termination": rows(lambda s: {"is_terminal": s.is_last}),
     "only a terminal end is an end": rows(lambda s: {"is_last": s.is_terminal}),
     "ends one row late": rows(lambda s: {"is_last": s.is_last.roll(1, 1), "is_terminal": s.is_terminal.roll(1, 1)}),
-    "returns run on into the next episode": returns(real_only(uncut)),
+    "returns run on into the next episode": returns(uncut),
     "real rows bootstrap one row early": boot(lambda self, step, boot: boot.roll(1, 1)),
     "real rows bootstrap one row late": boot(lambda self, step, boot: boot.roll(-1, 1)),
     "real rows bootstrap from the critic": boot(lambda self, step, boot: self.value(step.feat).detach()),

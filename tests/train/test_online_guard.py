@@ -12,7 +12,7 @@ import torch
 
 from foreworld.agents import Dreamer
 from foreworld.core import Losses, Segment
-from foreworld.core.errors import NonFinite
+from foreworld.core.errors import ConfigError, NonFinite
 from foreworld.core.registry import load
 from foreworld.envs import make
 from foreworld.train import train_agent
@@ -79,3 +79,27 @@ def test_a_run_that_died_before_its_first_update_is_resumed_from_its_start(
         train_agent("CartPole-v1", model, agent, out=out, resume=at is not None, **SETTINGS)
         found.append([p.clone() for p in (*model.parameters(), *agent.parameters())])
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"length": 1}, "length"),
+        ({"capacity": 100, "prefill": 101}, "prefill"),
+        ({"capacity_gib": 4e-5, "prefill": 1000}, "capacity_gib"),
+    ],
+)
+def test_what_would_never_train_is_refused(
+    fields: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, agent = agent_and_model(lambda call: False, monkeypatch)
+    with pytest.raises(ConfigError, match=message):
+        train_agent("CartPole-v1", model, agent, **(SETTINGS | fields))
+
+
+def test_a_full_replay_goes_on_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole episodes are forgotten, so that it holds fewer rows than the first update waited for."""
+    model, agent = agent_and_model(lambda call: False, monkeypatch)
+    found = train_agent("CartPole-v1", model, agent, **(SETTINGS | {"steps": 200, "prefill": 50, "capacity": 60}))
+    # an update replays as many rows as are owed for one step; 50 rows are about 48 steps
+    assert 145 <= found.updates <= 155

@@ -145,7 +145,7 @@ def refuse_agent(home: Path, every: int = 1) -> Tally:
         home: an empty folder.
         every: only every so many calls, to be quick.
     """
-    settings = {"prefill": 80, "capacity": 40, "save_every": 4, "log_every": 4}
+    settings = {"prefill": 50, "capacity": 55, "train_ratio": 4, "save_every": 4, "log_every": 4}
     first, all_of_it = (Trainee(env="CartPole-v1", settings={**settings, "steps": steps}).train for steps in (92, 110))
     all_of_it(home / "whole")
     expected = _weights(home / "whole")
@@ -164,7 +164,7 @@ def refuse_agent(home: Path, every: int = 1) -> Tally:
 
     chores = (
         Chore("begin an agent", lambda run: None, work, lambda run: whole(run, 0)),
-        Chore("go on with an agent", first, work, lambda run: whole(run, 12)),
+        Chore("go on with an agent", first, work, lambda run: whole(run, 10)),
     )
     tally = Tally()
     for number, chore in enumerate(chores):
