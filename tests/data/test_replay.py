@@ -453,6 +453,9 @@ def test_whichever_call_the_disk_refuses_no_row_is_lost_and_no_number_shifts(
         if len(seen) < at:
             break
         refused += 1
+        state = replay.save()
+        replay.close()
+        replay = small(path, capacity=60, state=state)
         feed(replay, source, rounds)
         state = replay.save()
         replay.close()

@@ -104,7 +104,8 @@ def run(argv: list[str]) -> None:
     if args.json:
         found = {"run": str(folder), "steps": result.steps, "updates": result.updates, "episodes": result.episodes}
         stopped = result.interrupted is not None
-        found |= {"seconds": result.seconds, "interrupted": stopped, "state_hash": state_hash(folder)}
+        found |= {"seconds": result.seconds, "interrupted": stopped, "faults": result.faults}
+        found["state_hash"] = state_hash(folder)
         print_json(found | {"metrics": last})
     if result.interrupted is not None:
         again = f"go on with: foreworld agent --resume {shlex.quote(str(folder))}"
@@ -194,8 +195,8 @@ def show(display: Display) -> Report:
                 parts.append(f"return {metrics['episode_return']:.4g}")
             if passed > 0:
                 parts += [f"{updates / passed:.3g} updates/s", f"{waited / passed:.0%} waiting for data"]
-            if metrics.get("skipped"):
-                parts.append(f"{metrics['skipped']:.0f} skipped")
+            counted = {"skipped": "skipped", "env_died": "workers died", "env_hung": "hung", "env_refused": "bad rows"}
+            parts += [f"{metrics[name]:.0f} {words}" for name, words in counted.items() if metrics.get(name)]
             note, before = ", ".join(parts), metrics
         display.show(steps, total, note)
 

@@ -78,8 +78,8 @@ class Archive:
 
     @property
     def shards(self) -> int:
-        """Number of the next shard."""
-        return self._writer.shards
+        """Number of the next shard: that after the newest one whose episodes were returned by `seal`."""
+        return self._first + len(self._shards)
 
     @property
     def places(self) -> list[Place]:
@@ -134,10 +134,9 @@ class Archive:
 
     def _mapped(self) -> list[Place]:
         """Open the shards that were sealed since the last call, and return where their episodes lie."""
-        known = self._first + len(self._shards)
-        if known == self._writer.shards:
+        if self.shards == self._writer.shards:
             return []
-        fresh = [path for path in shard_paths(self._path) if int(path.name) >= known]
+        fresh = [path for path in shard_paths(self._path) if int(path.name) >= self.shards]
         allow_files((len(self._shards) + len(fresh)) * len(self._writer.schema.columns))
         opened = [open_shard(path, self._writer.schema) for path in fresh]
         self._shards += opened

@@ -196,7 +196,7 @@ class Vector:
             OpenEpisode(
                 number=number,
                 actions=self._played.actions(index),
-                obs={key: value[index] for key, value in _observed(rows).items()},
+                obs={key: np.asarray(value[index]) for key, value in _observed(rows).items()},
             )
             if rows.arrived[index]
             else OpenEpisode(number=number)

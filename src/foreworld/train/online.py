@@ -115,6 +115,8 @@ class OnlineResult:
         seconds: training time in all.
         history: one entry per line of metrics.
         interrupted: the signal that ended it early, SIGINT or SIGTERM; None when it ran to its end.
+        faults: what went wrong in the environments in all, by kind: `refused` transitions, steps that `failed`, worker
+            processes that `died` or `hung`.
     """
 
     steps: int
@@ -123,6 +125,7 @@ class OnlineResult:
     seconds: float
     history: list[dict[str, float]] = field(default_factory=list)
     interrupted: int | None = None
+    faults: dict[str, int] = field(default_factory=dict)
 
 
 Report = Callable[[int, int, dict[str, float]], None]
@@ -362,6 +365,7 @@ class _Loop:
             seconds=time.monotonic() - self.started,
             history=self.history,
             interrupted=interruption.signal,
+            faults=collector.faults,
         )
 
     def _learn(self) -> dict[str, float]:
