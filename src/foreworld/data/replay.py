@@ -308,14 +308,14 @@ class Replay:
 
     def _evict(self) -> None:
         """Forget the oldest finished episodes while there are too many rows."""
-        if self._rows <= self._limit or not self._finished:
-            return
+        before = self._evicted
         while self._rows > self._limit and self._finished:
             gone = self._finished.popleft()
             self._tracks.evict(gone)
             self._evicted += 1
             self._rows -= gone.rows
-        self._drop()
+        if self._evicted > before:
+            self._drop()
 
     def _shelve(self) -> None:
         """Give finished episodes to the archive, which writes them when enough have gathered."""
