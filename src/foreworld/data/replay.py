@@ -255,10 +255,11 @@ class Replay:
         return then begin with a carry of zero.
         """
         with self._lock:
-            self._saves.append(self._evicted)
+            sealed = self._evicted if self._archive is None else self._sealed
+            # what was evicted but is not sealed yet will be sealed again by who goes on from here
+            self._saves.append(min(self._evicted, sealed))
             self._drop()
             unsealed = self._unsealed()
-            sealed = self._evicted if self._archive is None else self._sealed
             lost = [one.place for one in (*self._gathered, *self._unshelved)][: max(self._evicted - sealed, 0)]
             opened = self._tracks.open_rows()
             carries = [self._tracks.streams[one.stream].part(one.first).carry for one in self._finished]
