@@ -276,6 +276,8 @@ def test_no_window_is_cut_before_there_is_one() -> None:
     feed(replay, source, "s")
     assert replay.ready()
     assert replay.sample(3, 0).refs.tolist() == [[0, 1]] * 3
+    with pytest.raises(DataError, match="at least one window, found 0"):
+        replay.sample(0, 1)
 
 
 @pytest.mark.parametrize(
@@ -502,7 +504,11 @@ def test_a_full_disk_loses_no_row(tmp_path: Path, code: int) -> None:
     check_rows(replay.sample(60, 0))
     feed(replay, source, rounds)
     assert fw.load(tmp_path / "replay").episodes == 5
+    feed(replay, source, rounds * 2)
+    with failing(1, code, for_good=True), pytest.raises(WriteFailed, match="replay"):
+        feed(replay, source, rounds * 8)
     replay.close()
+    assert fw.load(tmp_path / "replay").episodes >= 8
 
 
 def test_rows_are_added_while_others_are_sampled(tmp_path: Path) -> None:
