@@ -13,13 +13,11 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
 from foreworld.core.files import write_json
 from foreworld.data import load
 from foreworld.eval import evaluate_open_loop
 from foreworld.eval.windows import sum_by_episode
-from foreworld.ops import bootstrap_sums
+from foreworld.ops import bootstrap_ratio
 from foreworld.studies.grounded import Grounded
 from foreworld.studies.openloop import parts
 from foreworld.train import load_run
@@ -43,7 +41,7 @@ def main() -> None:
     models = {"latent": run.model, "pixels": Grounded(run.model)}
     found = {name: evaluate_open_loop(model, heldout, {}, **SETTINGS) for name, model in models.items()}
     squares = [sum_by_episode(one.main.errors**2, one.episode) for one in found.values()]
-    ratio = bootstrap_sums(lambda latent, pixels: np.sqrt(latent / pixels), *squares)
+    ratio = bootstrap_ratio(*squares, root=True)
     rows = {
         str(h): {
             **{name: float(one.main.every.errors["model"].value[h - 1]) for name, one in found.items()},

@@ -19,11 +19,15 @@ _EXPORTS = {
     "RSSM": "foreworld.models.rssm",
     "Linear": "foreworld.models.linear",
     "Ensemble": "foreworld.models.ensemble",
+    "Dreamer": "foreworld.agents",
     "load": "foreworld.data",
     "collect": "foreworld.rollout",
     "imagine": "foreworld.rollout",
+    "DreamEnv": "foreworld.rollout",
     "fit": "foreworld.train",
     "load_run": "foreworld.train",
+    "load_agent": "foreworld.train",
+    "train_agent": "foreworld.train",
     "evaluate": "foreworld.studies",
     "check": "foreworld.studies",
     "film_dreams": "foreworld.studies",
@@ -32,14 +36,15 @@ _EXPORTS = {
 __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
+    from foreworld.agents import Dreamer
     from foreworld.core import Segment, Spec, deterministic, seeded, tree
     from foreworld.data import load
     from foreworld.models.ensemble import Ensemble
     from foreworld.models.linear import Linear
     from foreworld.models.rssm import RSSM
-    from foreworld.rollout import collect, imagine
+    from foreworld.rollout import DreamEnv, collect, imagine
     from foreworld.studies import check, evaluate, film_dreams
-    from foreworld.train import fit, load_run
+    from foreworld.train import fit, load_agent, load_run, train_agent
 
 
 def __getattr__(name: str) -> object:

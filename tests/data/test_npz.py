@@ -34,7 +34,7 @@ def pack(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLAT
 KINDS = st.sampled_from(["<f8", "<f4", "<f2", ">f8", "<i8", "<i4", "|u1", "|b1"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), dtype=KINDS, compressed=st.booleans(), order=st.sampled_from("CF"))
 def test_what_numpy_saves_is_read_exactly(
     data: st.DataObject, dtype: str, compressed: bool, order: Any, tmp_path_factory: pytest.TempPathFactory
@@ -145,7 +145,7 @@ def test_what_is_too_large_is_refused_from_the_directory(tmp_path: Path) -> None
         read_npz(path, ["x"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(place=st.integers(0, 10**6), bit=st.integers(0, 7), cut=st.booleans())
 def test_a_flipped_bit_or_a_cut_is_found_or_changes_nothing(
     place: int, bit: int, cut: bool, tmp_path_factory: pytest.TempPathFactory

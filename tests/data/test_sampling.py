@@ -50,7 +50,7 @@ def check_rows(segment: Segment, lengths: list[int]) -> None:
     assert not segment.obs["at"][~real].any()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batch=st.integers(1, 6), length=st.integers(1, 40), seed=st.integers(0, 9), step=st.integers(0, 99))
 def test_windows_within_episodes(data: Dataset, batch: int, length: int, seed: int, step: int) -> None:
     segment = data.sample(batch, length, seed=seed, step=step)
@@ -67,7 +67,7 @@ def test_windows_within_episodes(data: Dataset, batch: int, length: int, seed: i
             assert count == LENGTHS[int(episode[0])], "only episodes that are too short are padded, and given whole"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batch=st.integers(1, 6), length=st.integers(1, 120), step=st.integers(0, 99))
 def test_windows_across_episodes(data: Dataset, batch: int, length: int, step: int) -> None:
     segment = data.sample(batch, length, step=step, across=True)

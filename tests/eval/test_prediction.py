@@ -15,6 +15,7 @@ from foreworld.data import Dataset, Episode, Writer, load
 from foreworld.eval import evaluate_open_loop, to_json
 from foreworld.eval.predictors import Forecast, Past, copy_last, mean
 from foreworld.eval.summary import in_words, obedience_in_words
+from foreworld.ops import bootstrap_ratio
 from foreworld.studies.evaluation import trivial_baselines
 
 SPEC = Spec(
@@ -95,6 +96,20 @@ def test_errors_agree_with_a_hand_computation(data: Dataset) -> None:
     assert np.allclose(found.main.every.skill.value, 0, atol=1e-6)
     assert found.main.useful_horizon == 0
     assert "beats none" in in_words(found)
+
+
+def test_intervals_are_those_of_sums_over_the_episodes(data: Dataset) -> None:
+    found = evaluate_open_loop(Integrator(0.5), data, COPY, horizon=5, context=3, samples=1, per_episode=1)
+    walk = np.stack([data.raw(i)["obs/obs"][:8, 0] for i in range(data.episodes)])
+    moved = walk[:, 3:] - walk[:, 2:3]
+    share = bootstrap_ratio((moved / 2) ** 2, moved**2, root=True)
+    # half of every move is missed, in every episode alike: nothing varies
+    assert np.allclose([share.value, share.low, share.high], 0.5)
+    assert np.allclose([found.main.every.skill.low, found.main.every.skill.high], 0.5, atol=1e-5)
+    every = np.concatenate([data.raw(i)["obs/obs"][:8] for i in range(data.episodes)])
+    errors, missed = found.main.every.errors["model"], bootstrap_ratio((moved / 2) ** 2, np.ones((12, 1)), root=True)
+    for end in ("low", "high"):
+        assert np.allclose(getattr(errors, end), getattr(missed, end) / every.std(), rtol=1e-4)
 
 
 def test_the_best_baseline_counts_not_the_first(data: Dataset) -> None:

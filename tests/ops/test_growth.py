@@ -111,7 +111,7 @@ def test_a_curve_without_any_weight_has_no_parameters() -> None:
     assert all(np.isnan(value[0]) for value in found.parameters.values())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     law=st.sampled_from(LAWS),
     values=st.lists(st.floats(1e-12, 1e6), min_size=5, max_size=40),

@@ -44,7 +44,7 @@ def decode(png: bytes) -> np.ndarray:
 SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 9)) | st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(hnp.arrays(np.uint8, SHAPES))
 def test_a_decoder_gets_back_what_was_encoded(image: np.ndarray) -> None:
     np.testing.assert_array_equal(decode(encode(image)), image)

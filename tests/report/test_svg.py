@@ -148,7 +148,7 @@ def test_text_is_escaped_everywhere() -> None:
     assert texts(parsed(plot)).count(bad) == 6
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.lists(st.tuples(st.floats(), st.floats(), st.floats(), st.floats()), max_size=8),
     st.booleans(),

@@ -51,7 +51,7 @@ def test_an_oblique_hit_turns_only_what_points_along_the_line_of_centres() -> No
     assert np.allclose(velocity[0], [[0.25, -0.25], [0.25, 0.25]])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), count=st.integers(2, 5))
 def test_energy_is_conserved_and_momentum_away_from_walls(seed: int, count: int) -> None:
     world = Balls(radii=tuple(np.linspace(0.06, 0.12, count)), speed=1.0)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from foreworld.cli.options import parse, print_json, print_table, say
+from foreworld.core.errors import ConfigError
+from foreworld.studies.agent_speed import agent_speed, dream_speed
 from foreworld.studies.speed import (
     Figure,
     collection,
@@ -18,6 +21,7 @@ from foreworld.studies.speed import (
     to_float,
     world_model_update,
 )
+from foreworld.train.log import Display
 from foreworld.train.run import environment
 
 Part = Literal["update", "imagine", "sample", "collect"]
@@ -27,9 +31,14 @@ Part = Literal["update", "imagine", "sample", "collect"]
 class Bench:
     """Measure training, imagination, sampling and collection beside what this machine could do at best.
 
-    Times are CPU time of one thread, the least of several, so that other work hardly shows.
+    Times are CPU time of one thread, the least of several, so that other work hardly shows. `foreworld bench agent`
+    measures an update of model, actor and critic; `foreworld bench dream` imagines ten million actions.
 
     example: foreworld bench --only update imagine
+
+    example: foreworld bench agent --size 1m
+
+    example: foreworld bench dream --size 1m --steps 10000000
     """
 
     only: tuple[Part, ...] = ("update", "imagine", "sample", "collect")
@@ -44,20 +53,97 @@ class Bench:
     """Print JSON for machines."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class BenchAgent:
+    """Measure a full update of world model, actor and critic, and imagination by itself.
+
+    On a CPU, times are CPU time of one thread, the least of several.
+
+    example: foreworld bench agent --size 1m --json
+    """
+
+    size: str = "1m"
+    """Size of the world model; see `foreworld list models`."""
+    batch: int = 16
+    """Windows of an update."""
+    length: int = 64
+    """Rows of a window."""
+    device: str = "cpu"
+    """Where to compute, such as cuda."""
+    json: bool = False
+    """Print JSON for machines."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchDream:
+    """Imagine so many actions, every one chosen by an actor, and say how long it took; nothing is extrapolated.
+
+    example: foreworld bench dream --size 1m --steps 10000000 --json
+    """
+
+    size: str = "1m"
+    """Size of the world model; see `foreworld list models`."""
+    steps: int = 10_000_000
+    """Actions to imagine, rounded up to whole dreams of 15 steps."""
+    parallel: int | None = None
+    """States that dream side by side; by default 1,024 on a CPU and 65,536 on a GPU."""
+    device: str = "cpu"
+    """Where to compute, such as cuda."""
+    json: bool = False
+    """Print JSON for machines."""
+
+
 def run(argv: list[str]) -> None:
-    """Run the verb."""
-    args = parse(Bench, argv, "bench")
+    """Run the verb, or one of its parts with options of its own."""
+    part = {"agent": of_agent, "dream": of_dreams}.get(argv[0] if argv else "")
+    with one_thread():
+        bench(argv) if part is None else part(argv[1:])
+
+
+def of_agent(argv: list[str]) -> None:
+    """Run `foreworld bench agent`."""
+    args = parse(BenchAgent, argv, "bench agent")
+    found = agent_speed(args.size, args.device, args.batch, args.length).to_json()
+    _tell(found, args.json, f"update of model, actor and critic, size {args.size}, on {args.device}")
+
+
+def of_dreams(argv: list[str]) -> None:
+    """Run `foreworld bench dream`."""
+    args = parse(BenchDream, argv, "bench dream")
+    if args.steps < 1 or (args.parallel is not None and args.parallel < 1):
+        raise ConfigError("bench dream: --steps and --parallel must be at least 1")
+    with Display("dream", "steps", quiet=args.json) as display:
+        found = dream_speed(args.size, args.steps, args.device, args.parallel, display.show).to_json()
+    _tell(found, args.json, f"imagined actions, size {args.size}, on {args.device}")
+
+
+def _tell(found: dict[str, Any], as_json: bool, title: str) -> None:
+    if as_json:
+        print_json({"made": environment(seed=0)} | found)
+    else:
+        print_table(title, ["what", "value"], [[name.replace("_", " "), value] for name, value in found.items()])
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread, and put back how many there were."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        gflops = matmul_gflops(args.device)
-        say(f"float32 matrix product: {gflops:.0f} GFLOP/s", args.json)
-        figures = []
-        for measure in measures(args, gflops):
-            figures.append(measure())
-            say(f"{figures[-1].name}: {figures[-1].value:.4g} {figures[-1].unit}", args.json)
+        yield
     finally:
         torch.set_num_threads(threads)
+
+
+def bench(argv: list[str]) -> None:
+    """Run `foreworld bench`."""
+    args = parse(Bench, argv, "bench")
+    gflops = matmul_gflops(args.device)
+    say(f"float32 matrix product: {gflops:.0f} GFLOP/s", args.json)
+    figures = []
+    for measure in measures(args, gflops):
+        figures.append(measure())
+        say(f"{figures[-1].name}: {figures[-1].value:.4g} {figures[-1].unit}", args.json)
     if args.json:
         print_json(
             {

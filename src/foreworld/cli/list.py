@@ -15,6 +15,7 @@ from foreworld.core.files import read_json
 from foreworld.core.registry import load as find
 from foreworld.core.registry import names
 from foreworld.core.spaces import Space
+from foreworld.presets.agents import PRESETS
 from foreworld.train.checkpoint import list_checkpoints
 from foreworld.train.run import CHECKPOINTS, CONFIG
 from foreworld.worlds.catalogue import WORLDS
@@ -22,14 +23,14 @@ from foreworld.worlds.catalogue import WORLDS
 
 @dataclass(frozen=True, kw_only=True)
 class List:
-    """List what there is: model families with their sizes, environments, or the runs in a folder.
+    """List what there is: model families with their sizes, agent presets, environments, or the runs in a folder.
 
     example: foreworld list models
 
     example: foreworld list runs
     """
 
-    what: Annotated[Literal["models", "envs", "runs"], tyro.conf.Positional] = "models"
+    what: Annotated[Literal["models", "agents", "envs", "runs"], tyro.conf.Positional] = "models"
     """What to list."""
     folder: Path = Path("runs")
     """Where runs are looked for."""
@@ -40,7 +41,8 @@ class List:
 def run(argv: list[str]) -> None:
     """Run the verb."""
     args = parse(List, argv, "list")
-    columns, rows = {"models": _models, "envs": _envs, "runs": lambda: _runs(args.folder)}[args.what]()
+    found = {"models": _models, "agents": _agents, "envs": _envs, "runs": lambda: _runs(args.folder)}
+    columns, rows = found[args.what]()
     if args.json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
@@ -61,6 +63,14 @@ def _models() -> tuple[list[str], list[list[str | int]]]:
                 count = sum(p.numel() for p in family.build(spec, family.config(size)).parameters())
             rows.append([name, size, count, family.fit(size).steps])
     return ["family", "size", "parameters (64x64 RGB, 6 actions)", "updates by default"], rows
+
+
+def _agents() -> tuple[list[str], list[list[str | int | float]]]:
+    rows: list[list[str | int | float]] = [
+        [name, preset.model.deter, preset.online.steps, preset.online.train_ratio, preset.online.num_envs, preset.about]
+        for name, preset in PRESETS.items()
+    ]
+    return ["preset", "deter", "steps", "train ratio", "environments", "for"], rows
 
 
 def _envs() -> tuple[list[str], list[list[str]]]:

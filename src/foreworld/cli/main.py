@@ -18,6 +18,8 @@ VERBS = {
     "eval": "measure open-loop error against trivial baselines, write a report",
     "imagine": "write a video of a dream beside the truth",
     "horizon": "say how many steps may be trusted: measured on trajectories, or from an error per step",
+    "agent": "train an agent in the dreams of a world model that learns from what it does",
+    "act": "let a trained agent act, print its return with an interval, and write a clip",
     "bench": "measure how fast training, imagination, sampling and collection run here",
 }
 
@@ -27,6 +29,7 @@ EXAMPLES = """examples:
   foreworld train --preset rssm --size tiny --data episodes --steps 500 --out runs/first
   foreworld eval --run runs/first --data episodes
   foreworld imagine --run runs/first --data episodes --out dream.mp4
+  foreworld agent --env CartPole-v1 --out runs/cartpole
 """
 
 BAD_INPUT = 2

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import shlex
 from contextlib import nullcontext
-from dataclasses import dataclass, field, is_dataclass, make_dataclass, replace
+from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from foreworld.cli.options import parse, print_json, say
+from foreworld.cli.options import device, difference, parse, print_json, say
 from foreworld.core import from_json
 from foreworld.core.errors import ConfigError
 from foreworld.core.files import claim_output, lock_folder
@@ -121,7 +121,7 @@ def _start(args: Any, family: Any) -> tuple[Path, FitResult]:
     data = load(args.data)
     train, heldout = (data, None) if args.heldout == 0 else data.split(args.heldout, by=args.heldout_by)
     torch.manual_seed(config.seed)
-    model = family.build(train.spec, args.model).to(_device(args.device))
+    model = family.build(train.spec, args.model).to(device(args.device))
     # made here and again by fit, so that a missing package is found before an old run is replaced
     Sinks(args.sink, args.out, {})
     with lock_folder(args.out) if (args.out / CONFIG).is_file() else nullcontext():
@@ -139,17 +139,17 @@ def _resume(args: Any, model: Any, before: FitConfig) -> tuple[Path, FitResult]:
             raise ConfigError(f"{flag} cannot be given with --resume, which restores it from {folder}; leave it out")
     if args.model != model:
         raise ConfigError(
-            f"the architecture of a trained run cannot change ({_difference(model, args.model)}); "
+            f"the architecture of a trained run cannot change ({difference(model, args.model)}); "
             f"leave out --model.* with --resume, or train a new run with --out"
         )
     config = _with_flags(args.fit, args)
-    trained = load_run(folder, _device(args.device))
+    trained = load_run(folder, device(args.device))
     if args.data is not None:
         trained = replace(trained, data=args.data)
     data = trained.training_data()
     film = _film(args, trained.model, trained.heldout_data())
     if config != before:
-        say(f"resume: settings differ from the run's: {_difference(before, config)}", args.json)
+        say(f"resume: settings differ from the run's: {difference(before, config)}", args.json)
     with Display("train (resumed)", "updates", args.json, limit=60 * config.minutes) as display:
         report, sinks = show(display), args.sink or None
         result = fit(trained.model, data, config, out=folder, resume=True, report=report, sinks=sinks, film=film)
@@ -182,24 +182,3 @@ def _with_flags(config: FitConfig, args: Any) -> FitConfig:
     given = {name: getattr(args, name) for name in ("steps", "minutes", "seed") if getattr(args, name) is not None}
     config = replace(config, **given)
     return replace(config, steps=min(config.steps, QUICK_STEPS)) if args.quick else config
-
-
-def _difference(before: Any, after: Any) -> str:
-    old, new = _fields(before), _fields(after)
-    return ", ".join(f"{name} {old[name]} -> {new[name]}" for name in old if old[name] != new[name])
-
-
-def _fields(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Name every setting by its dotted path."""
-    found: dict[str, Any] = {}
-    for name, value in vars(config).items():
-        found |= _fields(value, f"{prefix}{name}.") if is_dataclass(value) else {f"{prefix}{name}": value}
-    return found
-
-
-def _device(name: str) -> str:
-    if name != "auto":
-        if name.startswith("cuda") and not torch.cuda.is_available():
-            raise ConfigError(f"--device {name}: no CUDA device was found; use --device cpu")
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -3,10 +3,14 @@
 from foreworld.core import tree as tree
 from foreworld.core.config import from_json as from_json
 from foreworld.core.config import to_json as to_json
+from foreworld.core.protocols import ActionDistribution as ActionDistribution
+from foreworld.core.protocols import AfterUpdate as AfterUpdate
 from foreworld.core.protocols import Calibrates as Calibrates
 from foreworld.core.protocols import Decodes as Decodes
 from foreworld.core.protocols import Disagrees as Disagrees
+from foreworld.core.protocols import Follows as Follows
 from foreworld.core.protocols import LearnsDreaming as LearnsDreaming
+from foreworld.core.protocols import Policy as Policy
 from foreworld.core.protocols import TrainableModel as TrainableModel
 from foreworld.core.protocols import Unrolls as Unrolls
 from foreworld.core.protocols import WorldModel as WorldModel

@@ -62,6 +62,34 @@ class Unrolls(Protocol[S]):
         ...
 
 
+class ActionDistribution(Protocol):
+    """What a policy returns: something to sample actions [B, A] from."""
+
+    def sample(self) -> Tensor:
+        """Draw model-ready actions [B, A]; numbers beyond [-1, 1] are clipped by who takes them."""
+        ...
+
+
+Policy = Callable[[Tensor], ActionDistribution]
+"""Features [B, D] to a distribution over model-ready actions [B, A]."""
+
+
+class Follows(Protocol[S]):
+    """Capability `follow`: imagination under a policy in one fused call, without a gradient."""
+
+    def follow(self, state: S, policy: Policy, horizon: int) -> tuple[S, Tensor]:
+        """Return the H states reached, leaves [B, H, ...], and the actions that the policy drew, [B, H, A]."""
+        ...
+
+
+class AfterUpdate(Protocol):
+    """Capability `after_update`: what follows the weights at a distance, such as a target network."""
+
+    def after_update(self, sound: Tensor) -> None:
+        """Move on where `sound`, a scalar bool on the device, is true: an update was done and not skipped."""
+        ...
+
+
 class Disagrees(Protocol[S]):
     """Capability `spread`: how far the members of an ensemble are apart.
 

@@ -68,6 +68,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
             flat = tensors[name].detach().cpu().contiguous().reshape(-1)
+            if flat.stride() != (1,):  # a single number that was broadcast counts as contiguous
+                flat = flat.clone(memory_format=torch.contiguous_format)
             if flat.numel():
                 file.write(flat.view(torch.uint8).numpy().data)
 

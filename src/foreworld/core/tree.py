@@ -117,6 +117,36 @@ def repeat(node: T, times: int) -> T:
     return map(lambda leaf: leaf.repeat_interleave(times, 0), node)
 
 
+def to_vector(node: Any, lead: int = 1) -> Tensor:
+    """Put all leaves into one vector of numbers.
+
+    Args:
+        node: leaves [B, ...], or [B, T, ...] with `lead` 2.
+        lead: axes to keep.
+
+    Returns:
+        [B, K], or [B, T, K].
+    """
+    return torch.cat(
+        [leaf.flatten(lead).float() if leaf.dim() > lead else leaf[..., None].float() for leaf in leaves(node)], -1
+    )
+
+
+def from_vector(like: T, vector: Tensor) -> T:
+    """Undo `to_vector`.
+
+    Args:
+        like: what comes out, leaves [B, ...] of any values.
+        vector: [B, K].
+
+    Returns:
+        Leaves [B, ...], of the types in `like`.
+    """
+    sizes = [leaf[0].numel() for leaf in leaves(like)]
+    parts = iter(vector.split(sizes, -1))
+    return map(lambda leaf: next(parts).reshape(leaf.shape).to(leaf.dtype).contiguous(), like)
+
+
 def flatten_time(node: T) -> T:
     """Fold time into the batch.
 

@@ -1,5 +1,6 @@
 """Environments as batches of arrival rows: made by id, reset by the library."""
 
+from foreworld.envs.episodes import OpenEpisode as OpenEpisode
 from foreworld.envs.fleet import Local as Local
 from foreworld.envs.fleet import Tally as Tally
 from foreworld.envs.make import builder as builder

@@ -6,12 +6,14 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, ClassVar, Self
 
 import gymnasium as gym
 import numpy as np
 
 from foreworld.core.errors import EnvironmentFault
+from foreworld.envs.episodes import EpisodeKey
 from foreworld.envs.slots import Slots
 
 Builder = Callable[[], gym.Env]
@@ -69,19 +71,25 @@ class Driver:
         self.env = env
         self._build, self._slots, self._index = build, slots, index
         self._seed: int | None = None
+        self._next: EpisodeKey | None = None
         self._given_up = 0
         self._in_a_row = 0
         self._good = 0
 
     def reset(self, seed: int | None = None) -> Faults | None:
         """Begin a new episode; without a seed the random numbers go on."""
-        self._seed = self._seed if seed is None else seed
+        self._seed, self._next = self._seed if seed is None else seed, None
         return self._begin(seed)
+
+    def open(self, key: EpisodeKey) -> Faults | None:
+        """Begin the episode of this key, and after it those that come next, each seeded by its own key."""
+        self._next = key
+        return self._begin(None)
 
     def step(self, action: Any) -> Faults | None:
         """Take an action, or begin a new episode after the last row of one; `step_together` looks at the bounds."""
         if self._slots.last[self._index]:
-            return self.reset()
+            return self._begin(None)
         try:
             assert self.env is not None
             obs, reward, terminated, truncated, _ = self.env.step(action)
@@ -112,6 +120,9 @@ class Driver:
                     self.env = self._build()
                     if seed is None and self._seed is not None:  # a fresh one, or it would play the same episodes again
                         seed = derived_seed(self._seed, self._given_up)
+                if self._next is not None:
+                    seed, self._slots.episode[self._index] = self._next.derived(), self._next.number
+                    self._next = self._next.next()
                 obs, _ = self.env.reset(seed=seed)
                 self._slots.begin(self._index, obs)
             except Exception as fault:
@@ -135,15 +146,23 @@ class Driver:
         return False, f"{type(fault).__name__}: {fault}"
 
 
-def step_together(drivers: Sequence[Driver], slots: Slots, actions: Iterable[Any]) -> dict[int, Faults]:
+def step_together(
+    drivers: Sequence[Driver], slots: Slots, actions: Iterable[Any], who: Iterable[bool] = repeat(True)
+) -> dict[int, Faults]:
     """Let drivers that share slots take one action each, and refuse the rows that are out of bounds.
+
+    Args:
+        drivers: all that share the slots.
+        slots: where their rows are put.
+        actions: one for each.
+        who: which of them act; the others stay where they are.
 
     Returns:
         Number of the driver to what went wrong: almost always nothing.
     """
     found: dict[int, Faults] = {}
-    for index, (driver, action) in enumerate(zip(drivers, actions, strict=True)):
-        if faults := driver.step(action):
+    for index, (driver, action, acts) in enumerate(zip(drivers, actions, who, strict=False)):
+        if acts and (faults := driver.step(action)):
             found[index] = faults
     for index, fault in slots.outside().items():
         if index not in found and (faults := drivers[index].refuse(fault)):

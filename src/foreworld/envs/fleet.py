@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode
 
 from foreworld.core.errors import ConfigError, EnvironmentFault
 from foreworld.envs.driver import MOST_IN_A_ROW, Builder, Driver, Faults, step_together
+from foreworld.envs.episodes import EpisodeKey
 from foreworld.envs.slots import Slots, slot_fields
 
 STEPS_TO_JUDGE = 100
@@ -84,8 +85,20 @@ class Fleet(ABC):
         """
 
     @abstractmethod
-    def step(self, actions: np.ndarray) -> np.ndarray:
+    def open(self, keys: Sequence[EpisodeKey]) -> np.ndarray:
+        """Begin the episodes of N keys, and after them those that come next, each seeded by its own key.
+
+        Returns:
+            [N] bool, whether a row came: everywhere.
+        """
+
+    @abstractmethod
+    def step(self, actions: np.ndarray, who: np.ndarray | None = None) -> np.ndarray:
         """Take one action everywhere, [N, ...], an array of the fleet's own; where an episode ended, begin the next.
+
+        Args:
+            actions: [N, ...].
+            who: [N] bool, where to act; the other environments stay as they are. They are waited for, all of them.
 
         Returns:
             [N] bool, whether a row came: false while an environment is being started again.
@@ -152,9 +165,17 @@ class Local(Fleet):
         }
         return self._count(self._everyone.copy(), found)
 
-    def step(self, actions: np.ndarray) -> np.ndarray:
-        """Take one action everywhere."""
-        return self._count(self._everyone.copy(), step_together(self.drivers, self.slots, actions))
+    def open(self, keys: Sequence[EpisodeKey]) -> np.ndarray:
+        """Begin the episodes of N keys."""
+        pairs = enumerate(zip(self.drivers, keys, strict=True))
+        found = {index: faults for index, (driver, key) in pairs if (faults := driver.open(key))}
+        return self._count(self._everyone.copy(), found)
+
+    def step(self, actions: np.ndarray, who: np.ndarray | None = None) -> np.ndarray:
+        """Take one action everywhere, or where [N] told so."""
+        if who is None:
+            return self._count(self._everyone.copy(), step_together(self.drivers, self.slots, actions))
+        return self._count(who.copy(), step_together(self.drivers, self.slots, actions, who.tolist()))
 
     def close(self) -> None:
         """Close the environments."""

@@ -33,13 +33,14 @@ class Slots:
         first: [N] bool, first row of an episode.
         terminal: [N] bool, no future exists.
         last: [N] bool, last row of an episode.
+        episode: [N] int64, number of the newest episode that was begun, where they are numbered.
     """
 
     def __init__(self, space: gym.Space[Any], arrays: Mapping[str, np.ndarray]) -> None:
         """Take memory over."""
         self.obs = {name.removeprefix(OBS): array for name, array in arrays.items() if name.startswith(OBS)}
         self.reward, self.first = arrays["reward"], arrays["first"]
-        self.terminal, self.last = arrays["terminal"], arrays["last"]
+        self.terminal, self.last, self.episode = arrays["terminal"], arrays["last"], arrays["episode"]
         self._contract = Contract(space)
         self._leaves = [(key, leaf, self.obs[key]) for key, leaf in self._contract.leaves.items() if leaf is not None]
         # repeated for every row: to compare arrays of one shape takes a third of the time that broadcasting takes
@@ -95,5 +96,5 @@ def slot_fields(space: gym.Space[Any], count: int) -> dict[str, Field]:
     """
     found = {key: leaf for key, leaf in Contract(space).leaves.items() if leaf is not None}
     fields: dict[str, Field] = {OBS + key: ((count, *leaf.shape), leaf.dtype.str) for key, leaf in found.items()}
-    fields["reward"] = ((count,), "<f8")
+    fields |= {"reward": ((count,), "<f8"), "episode": ((count,), "<i8")}
     return fields | dict.fromkeys(("first", "terminal", "last"), ((count,), "|b1"))

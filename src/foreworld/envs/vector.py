@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from foreworld.core.errors import EnvironmentFault, ForeworldError, SpecError
+from foreworld.core.errors import ConfigError, EnvironmentFault, ForeworldError, SpecError
 from foreworld.core.spaces import TRUTH, Space, Spec, flat_spaces, flat_values
+from foreworld.envs.episodes import OpenEpisode
 from foreworld.envs.fleet import Fleet, Tally
+from foreworld.envs.reopen import Played, begin_next, repeat_actions
 from foreworld.envs.slots import Slots
 
 
@@ -61,6 +63,9 @@ class Vector:
         env_id: its name, for messages and records.
         options: what `make` needs to open it again, as plain JSON values.
 
+    Attributes:
+        reopened: [N] bool, whether the last reset brought every environment where it was asked to.
+
     Raises:
         EnvironmentFault: an unknown autoreset mode.
         SpecError: an unsupported space.
@@ -89,6 +94,9 @@ class Vector:
         self._env = env
         self._ended: np.ndarray | None = None
         self._pending: dict[str, np.ndarray] = {}
+        self._played: Played | None = None
+        self._newest: Rows | None = None
+        self.reopened = np.ones(self.num_envs, bool)
 
     @property
     def action(self) -> Space:
@@ -96,15 +104,29 @@ class Vector:
         assert self.spec.action is not None
         return self.spec.action
 
-    def reset(self, seed: int | None = None) -> Rows:
-        """Begin a new episode everywhere.
+    def reset(self, seed: int | None = None, episodes: Sequence[OpenEpisode] | None = None) -> Rows:
+        """Begin a new episode everywhere, or go on with those that were open.
+
+        With `episodes`, each episode from now on is seeded from `seed`, its environment's number and its own number
+        alone, so that it can be opened again: the environment is reset in the same way and the actions are repeated.
+        The rows that come are those after the last of the actions, the same as they were, and not first ones unless
+        there were no actions. Where something else was found (an environment that is not deterministic), the next
+        episode begins instead, `reopened` is false and the row is its first one.
 
         Args:
             seed: environment i is seeded with `seed + i`; later episodes follow from it.
+            episodes: one for every environment, as `episodes()` gave them; `OpenEpisode()` for a fresh start.
 
         Returns:
-            N first rows.
+            N rows: first ones, unless episodes go on.
+
+        Raises:
+            ConfigError: episodes without seed, too few of them, or for environments that `make` did not open.
+            SpecError: actions of another shape.
         """
+        if episodes is not None:
+            return self._open(seed, episodes)
+        self._played = None
         if isinstance(self._env, Fleet):
             return self._delivered(self._env.reset(seed), self._env.slots, np.zeros_like(self._idle))
         obs, _ = self._call(self._env.reset, seed=seed)
@@ -126,7 +148,11 @@ class Vector:
         ended = self._ended
         taken = self._checked(actions, ended)
         if isinstance(self._env, Fleet):
-            return self._delivered(self._env.step(taken.astype(self._action_dtype)), self._env.slots, taken)
+            rows = self._delivered(self._env.step(taken.astype(self._action_dtype)), self._env.slots, taken)
+            if self._played is not None:
+                self._played.add(rows.prev_action, rows.is_first)
+                self._newest = rows
+            return rows
         if ended.any() and self.mode is AutoresetMode.DISABLED:
             obs, _ = self._call(self._env.reset, options={"reset_mask": ended.copy()})
             return self._first_rows(self._at_rest(obs), ended)
@@ -155,9 +181,52 @@ class Vector:
             arrived=np.ones(self.num_envs, bool),
         )
 
+    def episodes(self) -> list[OpenEpisode]:
+        """Return where every environment stands: what `reset` needs to bring it back there.
+
+        An environment that is being started again stands before its next episode.
+
+        Raises:
+            ConfigError: `reset` was not given episodes, so that these cannot be opened again.
+        """
+        if self._played is None or self._newest is None or not isinstance(self._env, Fleet):
+            raise ConfigError(f"{self.env_id}: reset(seed, episodes) is what makes episodes that can be opened again")
+        rows, numbers = self._newest, self._env.slots.episode.tolist()
+        return [
+            OpenEpisode(
+                number=number,
+                actions=self._played.actions(index),
+                obs={key: value[index] for key, value in _observed(rows).items()},
+            )
+            if rows.arrived[index]
+            else OpenEpisode(number=number)
+            for index, number in enumerate(numbers)
+        ]
+
     def close(self) -> None:
         """Close the environments."""
         self._env.close()
+
+    def _open(self, seed: int | None, episodes: Sequence[OpenEpisode]) -> Rows:
+        """Open episodes again; where that fails, begin the next."""
+        fleet = self._env
+        if seed is None or not isinstance(fleet, Fleet):
+            raise ConfigError(f"{self.env_id}: episodes that can be opened again need a seed, and to come from `make`")
+        everyone = np.ones(self.num_envs, bool)
+        taken, same = repeat_actions(fleet, seed, episodes, self._idle)
+        rows = self._delivered(everyone, fleet.slots, taken)
+        for index, episode in enumerate(episodes):
+            same[index] &= episode.shows({key: value[index] for key, value in _observed(rows).items()})
+        self.reopened = same
+        self._played = Played(
+            [e if kept else OpenEpisode() for e, kept in zip(episodes, same, strict=True)], self._idle
+        )
+        if not same.all():
+            begin_next(fleet, ~same, episodes)
+            taken[~same] = 0
+            rows = self._delivered(everyone, fleet.slots, taken)
+        self._newest = rows
+        return rows
 
     def _delivered(self, arrived: np.ndarray, slots: Slots, taken: np.ndarray) -> Rows:
         """Copy the rows that a fleet has checked out of its slots; `taken` [N, ...] are the actions that led there."""
@@ -253,6 +322,11 @@ class Vector:
             raise
         except Exception as fault:
             raise EnvironmentFault(f"{self.env_id}: {type(fault).__name__}: {fault}") from fault
+
+
+def _observed(rows: Rows) -> dict[str, np.ndarray]:
+    """Return what was observed, name to [N, ...], `truth/*` included."""
+    return {**rows.obs, **{TRUTH + key: value for key, value in rows.truth.items()}}
 
 
 def _mode(env: Fleet | VectorEnv, env_id: str) -> AutoresetMode:

@@ -22,10 +22,11 @@ import numpy as np
 
 from foreworld.core.errors import ConfigError, EnvironmentFault
 from foreworld.envs.driver import Builder, Driver, Faults, derived_seed, step_together
+from foreworld.envs.episodes import EpisodeKey
 from foreworld.envs.fleet import Fleet
 from foreworld.envs.slots import Field, Slots, slot_fields
 
-STEP, RESET = b"s", b"r"
+STEP, RESET, OPEN = b"s", b"r", b"o"
 START_SECONDS = 120.0
 """What a process may take until its first answer, however short the timeout of a step is."""
 
@@ -73,6 +74,7 @@ class Workers(Fleet):
         self._actions = self._memory[1].arrays()["action"]
         self._timeout = timeout
         self._seed: int | None = None
+        self._keys: Sequence[EpisodeKey] | None = None
         self._builders = builders
         self._answered = np.zeros(self.num_envs, bool)
         self._restarts, self._lost_in_a_row = np.zeros((2, self.num_envs), int)
@@ -94,20 +96,25 @@ class Workers(Fleet):
 
     def reset(self, seed: int | None = None) -> np.ndarray:
         """Begin a new episode everywhere, and wait for all of them."""
-        self._seed = seed
-        if any(worker.busy for worker in self._workers):
-            self._gather(everyone=True)
-        for index in range(self.num_envs):
-            self._send(index, _reset_message(None if seed is None else seed + index))
-        return self._gather(everyone=True)
+        self._settle()
+        self._seed, self._keys = seed, None
+        return self._begun([_reset_message(None if seed is None else seed + index) for index in range(self.num_envs)])
 
-    def step(self, actions: np.ndarray) -> np.ndarray:
-        """Take one action everywhere; an environment that is being started again is not waited for."""
+    def open(self, keys: Sequence[EpisodeKey]) -> np.ndarray:
+        """Begin the episodes of N keys, and wait for all of them."""
+        self._settle()
+        self._keys = keys
+        # a worker that ends before it writes down that it began must not have its episode repeated
+        self.slots.episode[:] = [key.number for key in keys]
+        return self._begun([OPEN + key.pack() for key in keys])
+
+    def step(self, actions: np.ndarray, who: np.ndarray | None = None) -> np.ndarray:
+        """Take one action everywhere, or where [N] told so; one that is being started again is not waited for."""
         self._actions[:] = actions
         for index, worker in enumerate(self._workers):
-            if not worker.busy:
+            if not worker.busy and (who is None or who[index]):
                 self._send(index, STEP)
-        return self._gather(everyone=False)
+        return self._gather(everyone=who is not None)
 
     def close(self) -> None:
         """End the processes, also those that hang."""
@@ -118,6 +125,17 @@ class Workers(Fleet):
             worker.end(until - time.monotonic())
         self._workers = []
         self._selector.close()
+
+    def _settle(self) -> None:
+        """Wait for those that are being started again."""
+        if any(worker.busy for worker in self._workers):
+            self._gather(everyone=True)
+
+    def _begun(self, messages: Sequence[bytes]) -> np.ndarray:
+        """Send what begins an episode to every worker, and wait for all of them."""
+        for index, message in enumerate(messages):
+            self._send(index, message)
+        return self._gather(everyone=True)
 
     def _gather(self, everyone: bool) -> np.ndarray:
         """Wait for those that were asked for a step, and for all if told so; at least one row must come."""
@@ -186,8 +204,16 @@ class Workers(Fleet):
                 f"between; {'run it without workers to see why' if self._answered[index] else unguarded}"
             )
         self._workers[index] = self._started(index)
-        seed = None if self._seed is None else derived_seed(self._seed, index, int(self._restarts[index]))
-        self._send(index, _reset_message(seed))
+        self._send(index, self._fresh(index))
+
+    def _fresh(self, index: int) -> bytes:
+        """Return what makes a new worker begin an episode that was not played before."""
+        if self._keys is not None:
+            self.slots.episode[index] += 1
+            return OPEN + self._keys[index]._replace(number=int(self.slots.episode[index])).pack()
+        return _reset_message(
+            None if self._seed is None else derived_seed(self._seed, index, int(self._restarts[index]))
+        )
 
     def _started(self, index: int) -> _Worker:
         ours, theirs = self._context.Pipe()
@@ -269,6 +295,8 @@ def _serve(
             command = pipe.recv_bytes()
             if command == STEP:
                 faults = step_together([driver], slots, taken.copy()).get(0)
+            elif command.startswith(OPEN):
+                faults = driver.open(EpisodeKey.unpack(command[len(OPEN) :]))
             else:
                 faults = driver.reset(int(command[len(RESET) :]) if len(command) > len(RESET) else None)
             pipe.send_bytes(faults.pack() if faults else b"")

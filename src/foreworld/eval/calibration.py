@@ -12,7 +12,7 @@ from foreworld.core.errors import MissingCapability
 from foreworld.eval.horizon import horizons, one_per_episode
 from foreworld.eval.spread import BINS, HIGHEST, LOWEST, SpreadSums
 from foreworld.eval.windows import sum_by_episode
-from foreworld.ops import Interval, auroc, bootstrap_sums, order_statistic
+from foreworld.ops import Interval, auroc, bootstrap_ratio, order_statistic
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 FEW = 5
@@ -169,12 +169,8 @@ def calibrate(
     )
     count = sum_by_episode(np.isfinite(sums.mean), episode)
     used = count.sum(1) > 0
-
-    def ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-        return np.sqrt(top / np.where(bottom > 0, bottom, np.nan))
-
-    settings: dict[str, Any] = {"confidence": confidence, "seed": seed}
-    factor = bootstrap_sums(ratio, mean[used], single[used], **settings)
+    settings: dict[str, Any] = {"root": True, "confidence": confidence, "seed": seed}
+    factor = bootstrap_ratio(mean[used], single[used], **settings)
     widened = variance[used] * (sums.members + 1) / sums.members
     spread = np.sqrt(sums.variance)
     rule, reason = stop_rule(
@@ -188,7 +184,7 @@ def calibrate(
         factor=factor,
         correlation=(sums.members * factor.value**2 - 1) / (sums.members - 1),
         effective=1 / factor.value**2,
-        spread_skill=bootstrap_sums(ratio, widened, mean[used], **settings),
+        spread_skill=bootstrap_ratio(widened, mean[used], **settings),
         coverage={level: share_below(half + other, wide[level]) for level in LEVELS},
         recalibration=scales,
         recalibrated={level: share_below(other, wide[level] * scales[level]) for level in LEVELS},

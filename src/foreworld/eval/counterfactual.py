@@ -14,7 +14,7 @@ from foreworld.eval.chosen import PlanErrors, Yardstick
 from foreworld.eval.exploitation import LEAST_STARTS, ExploitationGap, exploitation_gap
 from foreworld.eval.predictors import last_state
 from foreworld.eval.quantities import device_of, predicted_return
-from foreworld.ops import Interval, bootstrap, kendall
+from foreworld.ops import Interval, bootstrap_ratio, kendall
 from foreworld.rollout import Branches, imagine
 
 
@@ -141,7 +141,7 @@ def compare_rankings(
     over = guess - real
 
     def average(value: np.ndarray) -> Interval:
-        return bootstrap(lambda x: x.mean(1), value, confidence=confidence, seed=seed)
+        return bootstrap_ratio(value, np.ones_like(value), confidence=confidence, seed=seed)
 
     return Counterfactual(
         predicted=predicted,

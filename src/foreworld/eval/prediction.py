@@ -19,7 +19,7 @@ from foreworld.eval.probe import Probe
 from foreworld.eval.quantities import LATENT, RETURN, Quantity, find_quantities
 from foreworld.eval.spread import SpreadSums
 from foreworld.eval.windows import choose_windows, sum_by_episode
-from foreworld.ops import Interval, bootstrap_sums
+from foreworld.ops import Interval, bootstrap_ratio
 
 LEAST_EPISODES = 5
 """Fewer episodes than this give no interval worth printing."""
@@ -238,31 +238,32 @@ class _Judge:
             nothing = np.full(count.shape[1], np.nan)
             blank = Interval(nothing, nothing, nothing)
             return Comparison(errors=dict.fromkeys(names, blank), skill=blank)
-        at = [names.index(name) for name in rivals]
-
-        def rms(error: np.ndarray, count: np.ndarray) -> np.ndarray:
-            total = np.where(count > 0, count, np.nan)[..., None]
-            return np.sqrt(np.maximum(error, 0) / total)
-
-        def skill(error: np.ndarray, count: np.ndarray) -> np.ndarray:
-            found = rms(error, count)
-            best = found[..., at].min(-1) if at else np.full(found.shape[:-1], np.nan)
-            return 1 - found[..., names.index(MODEL)] / np.where(best > 0, best, np.nan)
-
-        both = bootstrap_sums(rms, error[used], count[used], confidence=self.confidence, seed=self.seed)
+        error, count = error[used], count[used]
+        both = self._interval(error, count[..., None], root=True)
         return Comparison(
             errors={name: Interval(both.value[:, i], both.low[:, i], both.high[:, i]) for i, name in enumerate(names)},
-            skill=bootstrap_sums(skill, error[used], count[used], confidence=self.confidence, seed=self.seed),
+            skill=self._skill(error[..., names.index(MODEL)], error[..., [names.index(name) for name in rivals]]),
         )
+
+    def _skill(self, own: np.ndarray, rivals: np.ndarray) -> Interval:
+        """Compare sums of squared errors [E, H] with those of the best of [E, H, rivals] at every step.
+
+        The best is chosen once: the best of every resample is better than any, and its interval lies too low.
+        """
+        if not rivals.shape[-1]:
+            nothing = np.full(own.shape[1], np.nan)
+            return Interval(nothing, nothing, nothing)
+        best = np.take_along_axis(rivals, rivals.sum(0).argmin(-1)[None, :, None], -1)[..., 0]
+        share = self._interval(own, best, root=True)
+        return Interval(1 - share.value, 1 - share.high, 1 - share.low)
+
+    def _interval(self, top: np.ndarray, bottom: np.ndarray, *, root: bool = False) -> Interval:
+        return bootstrap_ratio(top, bottom, root=root, confidence=self.confidence, seed=self.seed)
 
     def _mean(self, cells: np.ndarray) -> Interval:
         """Average windows [W, H] where they have a value."""
         count, total = self._by_episode(np.isfinite(cells)), self._by_episode(np.nan_to_num(cells, posinf=0.0))
-
-        def average(total: np.ndarray, count: np.ndarray) -> np.ndarray:
-            return total / np.where(count > 0, count, np.nan)
-
-        return bootstrap_sums(average, total, count, confidence=self.confidence, seed=self.seed)
+        return self._interval(total, count)
 
 
 def _batch(data: Dataset, states: int) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foreworld.core import Losses, Segment, Spec, Step, state, tree
+from foreworld.core import Losses, Policy, Segment, Spec, Step, state, tree
 from foreworld.core.errors import ConfigError
 from foreworld.encoders import ObsDecoder, ObsEncoder, fit_control_weight, fit_pixel_scale, pixel_scale
 from foreworld.encoders.pixel import Form, PixelLoss
@@ -27,6 +27,7 @@ from foreworld.nn import (
     Linear,
     RMSNorm,
     TwoHotHead,
+    follow,
     layout,
     sample,
     scan,
@@ -172,7 +173,15 @@ class RSSM(nn.Module):
         self.cont = BernoulliHead(feat, config.units, 1) if config.cont and acts else None
         heads = {"reward": self.reward, "cont": self.cont}
         self.provides = frozenset(
-            {"decode", "unroll", "calibrate", "dream_losses", *(k for k, head in heads.items() if head)}
+            {
+                "decode",
+                "unroll",
+                "follow",
+                "carry",
+                "calibrate",
+                "dream_losses",
+                *(k for k, head in heads.items() if head),
+            }
         )
         self.loss_weights = self._weights()
 
@@ -204,6 +213,27 @@ class RSSM(nn.Module):
         condition = _over_time(state.condition, horizon)
         head = layout(self.prior_hidden, self.prior_out)
         return self._scan(state, self._embed(actions, condition), head, [None] * horizon)[0]
+
+    def follow(self, state: RSSMState, policy: Policy, horizon: int) -> tuple[RSSMState, Tensor]:
+        """Predict `horizon` steps under a policy; return the states, leaves [B, H, ...], and the actions [B, H, A]."""
+        batch = state.deter.shape[0]
+        if batch > CHUNK and state.deter.device.type == "cpu":
+            rows = [slice(i, i + CHUNK) for i in range(0, batch, CHUNK)]
+            parts = [self.follow(tree.index(state, r), policy, horizon) for r in rows]
+            return tree.cat([states for states, _ in parts], 0), torch.cat([actions for _, actions in parts])
+        drive, taken = self.cell.driver(), list[Tensor]()
+
+        def choose(deter: Tensor, stoch: Tensor) -> Tensor:
+            taken.append(policy(torch.cat([deter, stoch], -1)).sample())
+            return drive(self._embed(taken[-1], state.condition))
+
+        head = layout(self.prior_hidden, self.prior_out)
+        noise = self.latent.noise(state.deter, horizon, batch)
+        drawn = [None] * horizon if noise is None else list(noise)
+        found = follow(self.cell.core(), head, self.latent, state.deter, state.stoch, choose, drawn)
+        deter, stoch = (x.transpose(0, 1) for x in found)
+        states = RSSMState(deter=deter, stoch=stoch, condition=_over_time(state.condition, horizon))
+        return states, torch.stack(taken, 1)
 
     def read(self, state: RSSMState) -> Step:
         """Return features [.., D + Z], expected reward and probability to continue."""

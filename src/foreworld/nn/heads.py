@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foreworld.nn.mlp import MLP, Linear
-from foreworld.ops import symexp_bins, twohot_loss, twohot_mean
+from foreworld.ops import symexp_bins, twohot_cross_entropy, twohot_mean
 
 
 class TwoHotHead(nn.Module):
@@ -30,11 +30,23 @@ class TwoHotHead(nn.Module):
 
     def forward(self, feat: Tensor) -> Tensor:
         """Return the expected value [..] for features [.., D]."""
-        return twohot_mean(self.out(self.body(feat)), self.bins)
+        return self.mean(self.out(self.body(feat)))
 
     def loss(self, feat: Tensor, target: Tensor) -> Tensor:
         """Return the cross-entropy [..] for raw targets [..]."""
-        return twohot_loss(self.out(self.body(feat)), target, self.bins)
+        return self.cross_entropy(self.log_probs(feat), target)
+
+    def log_probs(self, feat: Tensor) -> Tensor:
+        """Return the log-probabilities [.., K] of the bins, for who needs more than one of what follows."""
+        return torch.log_softmax(self.out(self.body(feat)), -1)
+
+    def mean(self, log_probs: Tensor) -> Tensor:
+        """Return the expected value [..] of log-probabilities [.., K]."""
+        return twohot_mean(log_probs, self.bins)
+
+    def cross_entropy(self, log_probs: Tensor, target: Tensor) -> Tensor:
+        """Return the cross-entropy [..] of log-probabilities [.., K] for raw targets [..]."""
+        return twohot_cross_entropy(log_probs, target, self.bins)
 
 
 class BernoulliHead(nn.Module):

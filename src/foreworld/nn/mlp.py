@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from foreworld.nn.norm_silu import EPS, norm_silu
+
 TRUNCATION = 1.1368
 """Standard deviation of a unit normal cut at two sigma is 1 / 1.1368; this undoes it."""
 
@@ -57,15 +59,13 @@ class RMSNorm(nn.Module):
         width: of that axis.
     """
 
-    eps = 1e-4
-
     def __init__(self, width: int) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [.., width]."""
-        return F.rms_norm(x, self.scale.shape, self.scale.to(x.dtype), self.eps)
+        return F.rms_norm(x, self.scale.shape, self.scale.to(x.dtype), EPS)
 
 
 class Hidden(nn.Module):
@@ -82,7 +82,7 @@ class Hidden(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [.., inputs] to [.., units]."""
-        return F.silu(self.norm(self.linear(x)))
+        return norm_silu(self.linear(x), self.norm.scale)
 
 
 class MLP(nn.Sequential):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -91,9 +93,16 @@ class BlockGRU(nn.Module):
 
     def drive(self, action: Tensor | None) -> Tensor:
         """Return what embedded actions [.., units] and the bias add to the hidden layer: [.., D], or [D]."""
-        if action is None:
-            return self.hidden.bias
-        return action @ self._shared()[2 * self.units :] + self.hidden.bias
+        return self.driver()(action)
+
+    def driver(self) -> Callable[[Tensor | None], Tensor]:
+        """Lay the weights out for many calls of `drive`."""
+        weight, bias = self._shared()[2 * self.units :], self.hidden.bias
+
+        def drive(action: Tensor | None) -> Tensor:
+            return bias if action is None else action @ weight + bias
+
+        return drive
 
     def _shared(self) -> Tensor:
         """Return the weights [inputs, D] from the input layers, which every block sees, to all blocks."""

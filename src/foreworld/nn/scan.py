@@ -8,16 +8,16 @@ steps at the end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
+from foreworld.nn import norm_silu
 from foreworld.nn.distributions import Latent
-from foreworld.nn.mlp import MLP, Hidden, Linear, RMSNorm
+from foreworld.nn.mlp import MLP, Hidden, Linear
 
 
 class Core(NamedTuple):
@@ -84,22 +84,13 @@ def layout(hidden: MLP, out: Linear) -> Head:
     return Head(tuple(found), out.weight.t(), out.bias)
 
 
-class NormSilu(NamedTuple):
-    """SiLU(RMSNorm(x)) and what its backward needs."""
-
-    out: Tensor
-    hat: Tensor
-    scaled: Tensor
-    root: Tensor
-
-
 class GRUTape(NamedTuple):
     """What one step of the GRU leaves for its backward."""
 
     deter: Tensor
     stoch: Tensor
-    inputs: NormSilu
-    hidden: NormSilu
+    inputs: norm_silu.NormSilu
+    hidden: norm_silu.NormSilu
     opened: Tensor
     raw: Tensor
     cand: Tensor
@@ -110,7 +101,7 @@ class Tape(NamedTuple):
 
     gru: GRUTape
     deter: Tensor
-    head: list[NormSilu]
+    head: list[norm_silu.NormSilu]
     params: Tensor
     stoch: Tensor
 
@@ -171,6 +162,40 @@ def scan(
     with torch.autocast(deter.device.type, enabled=False):
         floats = (x.to(deter.dtype) for x in (stoch, drive, *weights))
         return _Scan.apply(latent, tuple(keep), noise, deter, *floats)
+
+
+def follow(
+    core: Core,
+    head: Head,
+    latent: Latent,
+    deter: Tensor,
+    stoch: Tensor,
+    choose: Callable[[Tensor, Tensor], Tensor],
+    noise: Sequence[Tensor | None],
+) -> tuple[Tensor, Tensor]:
+    """Run the same loop without a gradient, where what drives a step depends on the states before it.
+
+    Args:
+        core: weights of the GRU.
+        head: from h' to the parameters of z'.
+        latent: how parameters and noise become z'.
+        deter: [B, D] at the start.
+        stoch: [B, Z] at the start.
+        choose: from both states to the drive [B, D] of the next step.
+        noise: of each of T steps, [B, ..] for `latent.draw`, or None.
+
+    Returns:
+        Deterministic states [T, B, D], samples [T, B, Z].
+    """
+    deters, stochs = [], []
+    with torch.no_grad(), torch.autocast(deter.device.type, enabled=False):
+        for t, drawn in enumerate(noise):
+            deter, _ = advance(core, deter, stoch, choose(deter, stoch), taping=False)
+            param, _ = think(head, deter, t, taping=False)
+            stoch = latent.draw(param, drawn)
+            deters.append(deter)
+            stochs.append(stoch)
+    return torch.stack(deters), torch.stack(stochs)
 
 
 N = TypeVar("N", GRUTrace, LayerTrace)
@@ -243,10 +268,10 @@ def advance(core: Core, deter: Tensor, stoch: Tensor, drive: Tensor, taping: boo
     first = deter.new_empty(2, deter.shape[0], core.deter_in.shape[1])
     torch.addmm(core.deter_bias, deter, core.deter_in, out=first[0])
     torch.addmm(core.stoch_bias, stoch, core.stoch_in, out=first[1])
-    inputs = _norm_silu(first, core.scales, taping)
+    inputs = norm_silu.forward(first, core.scales, taping)
     x = torch.addmm(drive, inputs.out[0], core.deter_out).addmm_(inputs.out[1], core.stoch_out)
     _blocks(x, count).baddbmm_(_blocks(deter, count), core.near)
-    hidden = _norm_silu(x, core.scale, taping)
+    hidden = norm_silu.forward(x, core.scale, taping)
     gates = torch.baddbmm(core.gates_bias, _blocks(hidden.out, count), core.gates)
     raw = _thirds(gates)[1]
     opened = gates.sigmoid() if taping else gates
@@ -274,10 +299,10 @@ def advance_back(core: Core, tape: GRUTape, grad: Tensor) -> tuple[Tensor, Tenso
     of_update.mul_(update).mul_(1 - update)
     of_deter = (after - after * update).transpose(0, 1).flatten(1)
     of_hidden = torch.bmm(of_gates, core.gates.transpose(1, 2)).transpose(0, 1).flatten(1)
-    pre, second_scale = _norm_silu_back(of_hidden, tape.hidden, core.scale)
+    pre, second_scale = norm_silu.backward(of_hidden, tape.hidden, core.scale)
     _blocks(of_deter, count).baddbmm_(_blocks(pre, count), core.near.transpose(1, 2))
     of_inputs = torch.stack([pre @ core.deter_out.t(), pre @ core.stoch_out.t()])
-    first, first_scale = _norm_silu_back(of_inputs, tape.inputs, core.scales)
+    first, first_scale = norm_silu.backward(of_inputs, tape.inputs, core.scales)
     of_deter.addmm_(first[0], core.deter_in.t())
     trace = GRUTrace(
         tape.deter, tape.stoch, tape.inputs.out, first, first_scale, tape.hidden.out, pre, second_scale, of_gates
@@ -285,22 +310,22 @@ def advance_back(core: Core, tape: GRUTape, grad: Tensor) -> tuple[Tensor, Tenso
     return of_deter, first[1] @ core.stoch_in.t(), trace
 
 
-def think(head: Head, x: Tensor, t: int, taping: bool) -> tuple[Tensor, list[NormSilu]]:
+def think(head: Head, x: Tensor, t: int, taping: bool) -> tuple[Tensor, list[norm_silu.NormSilu]]:
     """Apply a head to [B, D] at step t; return its output [B, P] and the tape of its hidden layers."""
     tape = []
     for layer in head.hidden:
-        tape.append(_norm_silu(torch.addmm(_at(layer.bias, t), x, layer.weight), layer.scale, taping))
+        tape.append(norm_silu.forward(torch.addmm(_at(layer.bias, t), x, layer.weight), layer.scale, taping))
         x = tape[-1].out
     return torch.addmm(head.bias, x, head.weight), tape
 
 
-def think_back(head: Head, tape: list[NormSilu], x: Tensor, grad: Tensor) -> tuple[Tensor, list[LayerTrace]]:
+def think_back(head: Head, tape: list[norm_silu.NormSilu], x: Tensor, grad: Tensor) -> tuple[Tensor, list[LayerTrace]]:
     """Undo `think`, which began from `x`: the gradient of `x`, and the trace of every layer."""
     inputs = [x, *(done.out for done in tape)]
     traces = [LayerTrace(inputs[-1], grad, None)]
     grad = grad @ head.weight.t()
     for layer, done, below in zip(head.hidden[::-1], tape[::-1], inputs[-2::-1], strict=True):
-        grad, scale = _norm_silu_back(grad, done, layer.scale)
+        grad, scale = norm_silu.backward(grad, done, layer.scale)
         traces.append(LayerTrace(below, grad, scale))
         grad = grad @ layer.weight.t()
     return grad, traces[::-1]
@@ -335,24 +360,6 @@ def _head_grads(head: Head, traces: Sequence[LayerTrace]) -> list[Tensor]:
         if trace.scale is not None:
             found.append(trace.scale.sum((0, 1)))
     return found
-
-
-def _norm_silu(x: Tensor, scale: Tensor, taping: bool) -> NormSilu:
-    root = torch.linalg.vecdot(x, x).div_(x.shape[-1]).add_(RMSNorm.eps).rsqrt_().unsqueeze(-1)
-    if not taping:
-        out = F.silu(x.mul_(root).mul_(scale), inplace=True)
-        return NormSilu(out, out, out, root)
-    hat = x * root
-    scaled = hat * scale
-    return NormSilu(F.silu(scaled), hat, scaled, root)
-
-
-def _norm_silu_back(grad: Tensor, done: NormSilu, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradient of the input, and that of the scale before it is summed."""
-    outer = torch.ops.aten.silu_backward(grad, done.scaled)
-    inner = outer * scale
-    common = torch.linalg.vecdot(inner, done.hat).div_(inner.shape[-1]).unsqueeze(-1)
-    return torch.addcmul(inner, done.hat, common, value=-1).mul_(done.root), outer.mul_(done.hat)
 
 
 def _blocks(x: Tensor, count: int) -> Tensor:

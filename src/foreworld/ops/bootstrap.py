@@ -96,7 +96,6 @@ def bootstrap(
         raise ValueError(f"bootstrap: {units} needs a second axis to draw, found {[s.shape for s in samples]}")
     if not 0 < confidence < 1 or repeats < 1:
         raise ConfigError(f"bootstrap: needs 0 < confidence < 1 and repeats >= 1, found {confidence} and {repeats}")
-    tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
     whole = [sample[None] for sample in samples]
     value = statistic(*whole)[0]
     draw = partial(
@@ -105,14 +104,13 @@ def bootstrap(
     if method == "t":
         spread = error if error is not None else partial(jackknife_error, statistic, units=units, paired=paired)
         both = draw(lambda *drawn: np.stack([statistic(*drawn), spread(*drawn)], 1))
-        low, high = _studentised(both[:, 0], both[:, 1], value, spread(*whole)[0], tails)
-    else:
-        found = _finite(draw(statistic))
-        levels = tails.reshape(2, *[1] * value.ndim) + np.zeros((2, *value.shape))
-        if method == "bca":
-            levels = _corrected(found, value, _acceleration(_left_out(statistic, whole, units, paired)), levels)
-        low, high = (_quantile(found, level) for level in levels)
-    return Interval(value, low, high)
+        return studentised_interval(value, spread(*whole)[0], both[:, 0], both[:, 1], confidence)
+    found = draw(statistic)
+    if method == "percentile":
+        return percentile_interval(value, found, confidence)
+    found, levels = _finite(found), _tails(confidence, value.shape)
+    acceleration = _acceleration(_left_out(statistic, whole, units, paired))
+    return Interval(value, *_quantiles(found, _corrected(found, value, acceleration, levels)))
 
 
 def jackknife_error(
@@ -226,20 +224,30 @@ def _corrected(found: np.ndarray, value: np.ndarray, acceleration: np.ndarray, l
     return torch.special.ndtr(torch.from_numpy(bias + shifted / (1 - acceleration * shifted))).numpy()
 
 
-def _studentised(
-    found: np.ndarray, errors: np.ndarray, value: np.ndarray, error: np.ndarray, tails: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Turn resampled statistics and their standard errors into an interval."""
+def studentised_interval(
+    value: np.ndarray, error: np.ndarray, found: np.ndarray, errors: np.ndarray, confidence: float
+) -> Interval:
+    """Turn resampled statistics and their standard errors into an interval.
+
+    Args:
+        value: [...] the statistic on the data.
+        error: [...] its standard error.
+        found: [R, ...] the statistic on resamples; those that are not finite are left out.
+        errors: [R, ...] their standard errors.
+        confidence: in (0, 1).
+
+    Returns:
+        The interval; NaN where more than half of the resamples were left out.
+    """
     least = ROUNDING * np.maximum(np.abs(value), _largest(found))
-    moved = np.where(np.abs(found - value) <= least, 0.0, found - value)
     with np.errstate(divide="ignore", invalid="ignore"):
+        moved = np.where(np.abs(found - value) <= least, 0.0, found - value)
         # a resample without spread says either nothing (0 / 0) or that all is possible (x / 0)
         ratio = np.where(np.isfinite(moved) & np.isfinite(errors), moved / np.where(errors <= least, 0, errors), np.nan)
-    few, many = (_quantile(ratio, np.full(value.shape, tail)) for tail in tails)
-    still = error <= least
-    with np.errstate(invalid="ignore"):
+        few, many = _quantiles(ratio, _tails(confidence, value.shape))
         low, high = value - many * error, value - few * error
-    return np.where(still, value, low), np.where(still, value, high)
+    still = error <= least
+    return Interval(value, np.where(still, value, low), np.where(still, value, high))
 
 
 def percentile_interval(value: np.ndarray, found: np.ndarray, confidence: float) -> Interval:
@@ -253,9 +261,12 @@ def percentile_interval(value: np.ndarray, found: np.ndarray, confidence: float)
     Returns:
         The interval; NaN where more than half of the resamples were left out.
     """
-    low, high = (np.full(value.shape, level) for level in ((1 - confidence) / 2, (1 + confidence) / 2))
-    drawn = _finite(found)
-    return Interval(value, _quantile(drawn, low), _quantile(drawn, high))
+    return Interval(value, *_quantiles(_finite(found), _tails(confidence, value.shape)))
+
+
+def _tails(confidence: float, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the lower and the upper level of an interval, [2, ...]."""
+    return np.stack([np.full(shape, level) for level in ((1 - confidence) / 2, (1 + confidence) / 2)])
 
 
 def _finite(found: np.ndarray) -> np.ndarray:
@@ -272,10 +283,14 @@ def _mean(found: np.ndarray) -> np.ndarray:
     return np.nansum(found, 0) / np.maximum((~np.isnan(found)).sum(0), 1)
 
 
-def _quantile(found: np.ndarray, level: np.ndarray) -> np.ndarray:
-    """Interpolate the quantiles of axis 0, one level for each column; NaN where more than half of it is NaN."""
+def _quantiles(found: np.ndarray, levels: np.ndarray) -> list[np.ndarray]:
+    """Interpolate quantiles of axis 0, each level [...] its own for every column; NaN where most of a column is NaN."""
     ordered = np.sort(found, 0)
     count = (~np.isnan(ordered)).sum(0)
+    return [_interpolated(ordered, count, level) for level in levels]
+
+
+def _interpolated(ordered: np.ndarray, count: np.ndarray, level: np.ndarray) -> np.ndarray:
     place = level * np.maximum(count - 1, 0)
     under = np.floor(place).astype(int)
     over = np.minimum(under + 1, np.maximum(count - 1, 0))

@@ -29,10 +29,10 @@ def discounted_return(reward: Tensor, cont: Tensor, discount: float = 1.0) -> Te
     return (alive * reward).sum(1)
 
 
-def lambda_return(reward: Tensor, cont: Tensor, value: Tensor, discount: float, lam: float) -> Tensor:
+def lambda_return(reward: Tensor, cont: Tensor, value: Tensor, discount: float, lam: float | Tensor) -> Tensor:
     """Compute TD(lambda) returns by the backward recursion.
 
-    R_t = r_{t+1} + discount * c_{t+1} * ((1 - lam) * v_{t+1} + lam * R_{t+1}), and
+    R_t = r_{t+1} + discount * c_{t+1} * ((1 - lam_{t+1}) * v_{t+1} + lam_{t+1} * R_{t+1}), and
     R_H = v_H; index t + 1 is the state reached by the t-th action.
 
     Args:
@@ -40,7 +40,8 @@ def lambda_return(reward: Tensor, cont: Tensor, value: Tensor, discount: float, 
         cont: [B, H], c_1 .. c_H.
         value: [B, H], v_1 .. v_H.
         discount: per step, in [0, 1].
-        lam: in [0, 1]; 0 is one-step TD, 1 is Monte Carlo with a final bootstrap.
+        lam: in [0, 1]; 0 is one-step TD, 1 is Monte Carlo with a final bootstrap. Or [B, H]: 0 where the rows that
+            follow belong to another episode.
 
     Returns:
         [B, H], R_0 .. R_{H-1}.
@@ -48,9 +49,12 @@ def lambda_return(reward: Tensor, cont: Tensor, value: Tensor, discount: float, 
     Reference:
         Sutton and Barto, Reinforcement Learning, 2018, eq. 12.20, with continuation.
     """
+    # all but the recursion itself is done for all steps at once
+    known = reward + discount * cont * (1 - lam) * value
+    factor = discount * cont * lam
     carry = value[:, -1]
     out = []
-    for h in reversed(range(reward.shape[1])):
-        carry = reward[:, h] + discount * cont[:, h] * ((1 - lam) * value[:, h] + lam * carry)
+    for now, share in zip(known.unbind(1)[::-1], factor.unbind(1)[::-1], strict=True):
+        carry = torch.addcmul(now, share, carry)
         out.append(carry)
     return torch.stack(out[::-1], 1)

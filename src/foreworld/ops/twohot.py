@@ -40,13 +40,10 @@ def twohot(x: Tensor, bins: Tensor) -> Tensor:
     Reference:
         Hafner et al. 2023, arXiv 2301.04104, eq. 10; the distance is taken in raw space, as in the code.
     """
-    above = torch.searchsorted(bins, x.contiguous(), right=True).clamp(1, len(bins) - 1)
-    below = above - 1
-    low, high = bins[below], bins[above]
-    share = ((x - low) / (high - low)).clamp(0, 1)
+    below, share = _neighbours(x, bins)
     target = torch.zeros(*x.shape, len(bins), device=x.device, dtype=x.dtype)
     target.scatter_(-1, below.unsqueeze(-1), (1 - share).unsqueeze(-1))
-    return target.scatter_(-1, above.unsqueeze(-1), share.unsqueeze(-1))
+    return target.scatter_(-1, below.unsqueeze(-1) + 1, share.unsqueeze(-1))
 
 
 def twohot_loss(logits: Tensor, x: Tensor, bins: Tensor) -> Tensor:
@@ -60,7 +57,23 @@ def twohot_loss(logits: Tensor, x: Tensor, bins: Tensor) -> Tensor:
     Returns:
         [..], nats.
     """
-    return -(twohot(x, bins) * torch.log_softmax(logits, -1)).sum(-1)
+    return twohot_cross_entropy(torch.log_softmax(logits, -1), x, bins)
+
+
+def twohot_cross_entropy(log_probs: Tensor, x: Tensor, bins: Tensor) -> Tensor:
+    """Compute the same from log-probabilities, of which only the two bins of each target are read.
+
+    Args:
+        log_probs: [.., K].
+        x: [..] targets in raw units.
+        bins: [K].
+
+    Returns:
+        [..], nats.
+    """
+    below, share = _neighbours(x, bins)
+    pair = log_probs.gather(-1, torch.stack([below, below + 1], -1))
+    return torch.lerp(pair[..., 0], pair[..., 1], share).neg()
 
 
 def twohot_mean(logits: Tensor, bins: Tensor) -> Tensor:
@@ -70,7 +83,7 @@ def twohot_mean(logits: Tensor, bins: Tensor) -> Tensor:
     zero although the outer bins are huge.
 
     Args:
-        logits: [.., K] with K odd.
+        logits: [.., K] with K odd; log-probabilities will do as well.
         bins: [K], symmetric around zero.
 
     Returns:
@@ -78,6 +91,11 @@ def twohot_mean(logits: Tensor, bins: Tensor) -> Tensor:
     """
     probs = torch.softmax(logits, -1)
     middle = len(bins) // 2
-    upper = probs[..., middle + 1 :]
-    lower = probs[..., :middle].flip(-1)
-    return ((upper - lower) * bins[middle + 1 :]).sum(-1)
+    return (probs[..., middle + 1 :] - probs[..., :middle].flip(-1)) @ bins[middle + 1 :]
+
+
+def _neighbours(x: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
+    """Return for each scalar the bin below it, and the share of the one above."""
+    below = (torch.searchsorted(bins, x.contiguous(), right=True) - 1).clamp(0, len(bins) - 2)
+    low, high = bins[below], bins[below + 1]
+    return below, ((x - low) / (high - low)).clamp(0, 1)

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Any, Protocol, TypeVar, cast
+from collections.abc import Collection
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from foreworld.core import Decodes, Disagrees, Rollout, Unrolls, WorldModel, require, tree
+from foreworld.core import Decodes, Disagrees, Follows, Policy, Rollout, Unrolls, WorldModel, require, tree
 
 S = TypeVar("S")
 
 KEEP = ("obs", "embed", "spread", "states")
-
-
-class ActionDistribution(Protocol):
-    """What a policy returns: something to sample actions [B, A] from."""
-
-    def sample(self) -> Tensor:
-        """Draw model-ready actions [B, A]."""
-        ...
-
-
-Policy = Callable[[Tensor], ActionDistribution]
-"""Features [B, D] to a distribution over model-ready actions [B, A]."""
 
 
 def imagine(
@@ -39,8 +27,8 @@ def imagine(
     Args:
         model: any world model.
         state: where to start, leaves [B, ...].
-        actions: [B, H, A] model-ready actions; or a policy that chooses them from
-            features as it goes; or None for plain video.
+        actions: [B, H, A] model-ready actions; or a policy that chooses them from features as it goes (numbers
+            beyond [-1, 1] reach the model clipped, as an environment would clip them); or None for plain video.
         horizon: H; may be left out when `actions` is a tensor.
         keep: what to return besides feat, reward and cont: any of `obs` (decoded),
             `embed`, `spread` (of an ensemble), `states`.
@@ -94,10 +82,12 @@ def _replay(model: WorldModel[S], state: S, actions: Tensor | None, horizon: int
 
 
 def _follow(model: WorldModel[S], state: S, policy: Policy, horizon: int) -> tuple[S, Tensor]:
+    if "follow" in model.provides and not torch.is_grad_enabled():
+        return cast(Follows[S], model).follow(state, policy, horizon)
     states, actions = [], []
     for _ in range(horizon):
         action = policy(model.read(state).feat).sample()
-        state = model.step(state, action)
+        state = model.step(state, action.clamp(-1, 1))
         actions.append(action)
         states.append(state)
     return tree.stack(states), torch.stack(actions, 1)
@@ -113,7 +103,7 @@ def _horizon(actions: Tensor | Policy | None, horizon: int | None) -> int:
     return horizon
 
 
-def _check(model: Any, keep: Collection[str]) -> None:
+def _check(model: WorldModel[S], keep: Collection[str]) -> None:
     for name in keep:
         if name not in KEEP:
             raise ValueError(f"imagine: cannot keep {name!r}; known: {', '.join(KEEP)}")

@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from foreworld.ops.aggregate import interquartile_mean, interquartile_mean_error
 from foreworld.ops.bootstrap import Interval, Method, Statistic, Units, bootstrap
 from foreworld.ops.proportion import binomial_tail, wilson
+from foreworld.ops.ratio import bootstrap_ratio, ratio_error
+
+Way = Method | Literal["ratio"]
+"""A method of `bootstrap`, or `bootstrap_ratio` of the two samples that are drawn."""
 
 BATCH = 100
 """Studies side by side, on the same resamples; every batch has its own."""
@@ -23,6 +28,12 @@ LEVEL, CARRY = 0.5, 0.8
 
 STARTS = 100
 """Starts that every training seed plays."""
+
+MODEL, RIVALS = 0.5, (1.0, 1.02, 1.04)
+"""Mean squared errors of a model and of its baselines, which are so near each other that any may look best."""
+
+TAIL = 1.0
+"""Deviation of the logarithm of squared errors, between episodes and within them, much as in measured evaluations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +115,8 @@ def root_mean_square_error(total: np.ndarray, steps: np.ndarray) -> np.ndarray:
     Returns:
         [R, ...], in the unit of the errors.
     """
-    count = total.shape[1]
-    ratio = total.sum(1) / steps.sum(1)
-    rest = total - np.expand_dims(ratio, 1) * steps
-    error = np.sqrt((rest**2).sum(1) * count / (count - 1)) / steps.sum(1)
-    return error / (2 * np.sqrt(ratio))
+    summed = (part.sum(1) for part in (total, steps, total**2, total * steps, steps**2))
+    return ratio_error(*summed, episodes=total.shape[1]) / (2 * root_mean_square(total, steps))
 
 
 def squared_errors(rng: np.random.Generator, episodes: int, studies: int) -> tuple[np.ndarray, np.ndarray]:
@@ -178,6 +186,74 @@ def seeds_by_starts(rng: np.random.Generator, seeds: int, studies: int) -> tuple
     return (level + rng.normal(size=(1, STARTS, studies)) + rng.normal(size=(seeds, STARTS, studies)),)
 
 
+def lognormal_errors(rng: np.random.Generator, episodes: int, studies: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw squared errors as evaluations have them: most are small, a few are large, and what is hard is so for all.
+
+    Args:
+        rng: where they come from.
+        episodes: E.
+        studies: K.
+
+    Returns:
+        Squared errors [E, 4, K] of the model and of three baselines, summed over the steps of each episode, and how
+        many these were [E, K].
+    """
+    means = np.array([MODEL, *RIVALS])[:, None]
+    steps = rng.integers(SHORTEST, LONGEST + 1, size=(episodes, studies))
+    common, own = rng.normal(size=(episodes, 1, studies)), rng.normal(size=(episodes, len(means), studies))
+    level = TAIL * (common + own) / math.sqrt(2)
+    noise = rng.normal(size=level.shape)
+    total = np.zeros(level.shape)
+    for t in range(LONGEST):
+        total += means * np.exp(level + TAIL * noise - TAIL**2) * (t < steps[:, None])
+        noise = CARRY * noise + math.sqrt(1 - CARRY**2) * rng.normal(size=level.shape)
+    return total, steps
+
+
+def model_by_steps(rng: np.random.Generator, episodes: int, studies: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the summed squared errors of a model and the steps, see `lognormal_errors`.
+
+    Args:
+        rng: where they come from.
+        episodes: E.
+        studies: K.
+
+    Returns:
+        [E, K] each.
+    """
+    total, steps = lognormal_errors(rng, episodes, studies)
+    return total[:, 0], steps
+
+
+def model_by_best(rng: np.random.Generator, episodes: int, studies: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the summed squared errors of a model and of the baseline that is best in the study.
+
+    Args:
+        rng: where they come from.
+        episodes: E.
+        studies: K.
+
+    Returns:
+        [E, K] each; 1 - their `root_mean_square` is the skill.
+    """
+    total, _ = lognormal_errors(rng, episodes, studies)
+    best = total[:, 1:].sum(0).argmin(0)[None, None]
+    return total[:, 0], np.take_along_axis(total[:, 1:], best, 1)[:, 0]
+
+
+def share_of_best(total: np.ndarray) -> np.ndarray:
+    """Return the root mean square error of a model as a share of that of its best baseline.
+
+    Args:
+        total: [R, E, 4, ...] summed squared errors of the model and of the baselines.
+
+    Returns:
+        [R, ...].
+    """
+    found = total.sum(1)
+    return np.sqrt(found[:, 0] / found[:, 1:].min(1))
+
+
 def crossed_mean_error(scores: np.ndarray) -> np.ndarray:
     """Return the standard error of the mean over rows and columns that are both drawn.
 
@@ -232,6 +308,33 @@ STEPS = Case(
 )
 """The usual mistake, to be shown beside the last of `CASES`."""
 
+EVALUATED = (
+    Case(
+        name="lognormal errors of an evaluation, root mean square",
+        draw=model_by_steps,
+        statistic=root_mean_square,
+        error=root_mean_square_error,
+        truth=math.sqrt(MODEL),
+    ),
+    Case(
+        name="lognormal errors of an evaluation, skill",
+        draw=model_by_best,
+        statistic=root_mean_square,
+        error=root_mean_square_error,
+        truth=math.sqrt(MODEL / RIVALS[0]),
+    ),
+)
+"""What an evaluation asks of `bootstrap_ratio`; skill is 1 - that share."""
+
+RECHOSEN = Case(
+    name="lognormal errors of an evaluation, skill against the best baseline of each resample",
+    draw=lambda r, e, k: lognormal_errors(r, e, k)[:1],
+    statistic=share_of_best,
+    error=None,
+    truth=math.sqrt(MODEL / RIVALS[0]),
+)
+"""The best of a resample is better than any of the baselines is: to be shown beside the last of `EVALUATED`."""
+
 SEEDS = Case(
     name="seeds by starts, mean",
     draw=seeds_by_starts,
@@ -247,7 +350,7 @@ def interval_coverage(
     *,
     cases: Sequence[Case] = CASES,
     units: Sequence[int] = (10, 30, 100),
-    methods: Sequence[Method] = ("percentile", "bca", "t"),
+    methods: Sequence[Way] = ("percentile", "bca", "t"),
     studies: int = 10_000,
     repeats: int = 2000,
     seed: int = 0,
@@ -257,7 +360,7 @@ def interval_coverage(
     Args:
         cases: what to draw and estimate.
         units: how many units a study has.
-        methods: of the bootstrap.
+        methods: of the bootstrap; `ratio` for roots of ratios only, such as `EVALUATED`.
         studies: how many for each cell, rounded up to hundreds.
         repeats: resamples of a study.
         seed: of data and resamples.
@@ -291,12 +394,19 @@ def proportion_coverage(
     return float(np.mean(covered)), float(min(covered))
 
 
-def _count(case: Case, units: int, method: Method, *, studies: int, repeats: int, seed: int) -> Coverage:
+def _interval(case: Case, samples: tuple[np.ndarray, ...], method: Way, repeats: int, seed: int) -> Interval:
+    if method == "ratio":
+        return bootstrap_ratio(*samples, root=True, repeats=repeats, seed=seed)
+    return bootstrap(
+        case.statistic, *samples, method=method, error=case.error, units=case.drawn, repeats=repeats, seed=seed
+    )
+
+
+def _count(case: Case, units: int, method: Way, *, studies: int, repeats: int, seed: int) -> Coverage:
     held, widths = 0, []
     for batch in range(math.ceil(studies / BATCH)):
         samples = case.draw(np.random.default_rng([seed, units, batch]), units, BATCH)
-        options = {"method": method, "units": case.drawn, "error": case.error}
-        ci = bootstrap(case.statistic, *samples, repeats=repeats, seed=seed * studies + batch, **options)
+        ci = _interval(case, samples, method, repeats, seed * studies + batch)
         held += int(((ci.low <= case.truth) & (case.truth <= ci.high)).sum())
         widths.append(ci.high - ci.low)
     share = wilson(held, len(widths) * BATCH)

@@ -18,7 +18,7 @@ from foreworld.eval.predictors import last_state
 from foreworld.eval.quantities import predicted_return
 from foreworld.models.ensemble import Ensemble
 from foreworld.models.rssm import RSSM, RSSMConfig
-from foreworld.ops import Interval, bootstrap, bootstrap_sums
+from foreworld.ops import Interval, bootstrap, bootstrap_ratio
 from foreworld.rollout import collect, imagine
 from foreworld.rollout.collect import RandomPolicy
 from foreworld.studies.grounded import Grounded
@@ -178,7 +178,7 @@ def _replanning_errors(found: Sequence[Evaluation], config: MitigationsConfig) -
 
 def _compared(remedy: str, off: str, on: str, measure: str, before: np.ndarray, after: np.ndarray) -> Row:
     """Compare squared errors of the same windows, one per episode."""
-    effect = bootstrap_sums(lambda top, bottom: np.sqrt(top / bottom), after, before)
+    effect = bootstrap_ratio(after, before, root=True)
     verdict = "helps" if effect.high < 1 else "hurts" if effect.low > 1 else "no clear difference"
     without, with_it = (float(np.sqrt(part.mean())) for part in (before, after))
     return Row(

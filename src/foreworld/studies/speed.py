@@ -26,7 +26,7 @@ from foreworld.envs import builder, make
 from foreworld.models.rssm import RSSM
 from foreworld.presets.rssm import FAMILY
 from foreworld.rollout import collect
-from foreworld.train.offline import make_optimizer
+from foreworld.train.optim import make_optimizer
 from foreworld.train.update import update
 
 REPEATS = 5
@@ -70,7 +70,7 @@ def world_model_update(gflops: float, size: str, batch: int, length: int, device
     image = size == "tiny"
     spec = _spec(image)
     model = RSSM(spec, FAMILY.config(size)).to(device).train()
-    segment = tree.to(_segment(spec, batch, length), device)
+    segment = tree.to(noise_segment(spec, batch, length), device)
     optimizer = make_optimizer(model, FAMILY.fit(size))
     flops = count_flops(lambda: update(model, optimizer, segment))
     spent = seconds(lambda: update(model, optimizer, segment), device)
@@ -219,10 +219,16 @@ def _spec(image: bool) -> Spec:
     if image:
         picture = gym.spaces.Dict({"image": gym.spaces.Box(0, 255, (64, 64, 3), np.uint8)})
         return Spec.from_space(picture, gym.spaces.Discrete(3))
+    return vector_spec()
+
+
+def vector_spec() -> Spec:
+    """Return 24 numbers to see and a box of 6 actions, as the proprioceptive tasks of DreamerV3's benchmarks have."""
     return Spec.from_space(gym.spaces.Box(-1, 1, (24,), np.float32), gym.spaces.Box(-1, 1, (6,), np.float32))
 
 
-def _segment(spec: Spec, batch: int, length: int) -> Segment:
+def noise_segment(spec: Spec, batch: int, length: int) -> Segment:
+    """Return rows of noise in one long episode."""
     assert spec.action is not None
     never = torch.zeros(batch, length, dtype=torch.bool)
     obs = {

@@ -7,7 +7,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
@@ -20,6 +20,7 @@ from gymnasium import spaces
 
 from foreworld.core.errors import ForeworldError
 from foreworld.data.dataset import Dataset
+from foreworld.envs.episodes import OpenEpisode
 from foreworld.envs.fleet import Local
 from foreworld.envs.vector import Rows, Vector
 from foreworld.envs.workers import Workers
@@ -209,9 +210,9 @@ class Witness(Vector):
         self.seen: set[tuple[int, int]] = set()
         self.good = np.zeros(self.num_envs, int)
 
-    def reset(self, seed: int | None = None) -> Rows:
+    def reset(self, seed: int | None = None, episodes: Sequence[OpenEpisode] | None = None) -> Rows:
         """Reset and remember."""
-        return self._remember(super().reset(seed))
+        return self._remember(super().reset(seed, episodes))
 
     def step(self, actions: np.ndarray) -> Rows:
         """Step and remember."""

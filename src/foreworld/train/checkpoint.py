@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from foreworld.core import TrainableModel, from_json
+from foreworld.core import from_json
 from foreworld.core.disk import remove_folder
 from foreworld.core.errors import CheckpointError, ConfigError, NonFinite
 from foreworld.core.files import make_folder, read_json, sealed_folder, sweep_partial, verify_folder, write_json
@@ -25,6 +26,14 @@ KEEP = 2
 
 _STEP = re.compile(r"[0-9]{8,18}")
 _SLOT = re.compile(r"(0|[1-9][0-9]{0,6})\.([A-Za-z_][A-Za-z0-9_]*)")
+
+
+class HasTensors(Protocol):
+    """A module, as far as its tensors go."""
+
+    def state_dict(self, *, keep_vars: bool = False) -> dict[str, Any]:
+        """Return parameters and buffers by name; the very ones with `keep_vars`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,13 @@ class Progress:
     skips: dict[str, int] = field(default_factory=dict)
 
 
-def save_checkpoint(folder: Path, model: TrainableModel[Any], optimizer: Optimizer, progress: Progress) -> Path:
+def save_checkpoint(
+    folder: Path,
+    model: HasTensors,
+    optimizer: Optimizer,
+    progress: Progress,
+    beside: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> Path:
     """Write `folder/<step>` whole or not at all, and drop checkpoints older than the last two.
 
     Args:
@@ -52,6 +67,7 @@ def save_checkpoint(folder: Path, model: TrainableModel[Any], optimizer: Optimiz
         model: its parameters and buffers are saved.
         optimizer: its state is saved.
         progress: step and time.
+        beside: further files: name without ending to tensors by name, such as those of an agent.
 
     Returns:
         The new checkpoint's folder.
@@ -71,6 +87,8 @@ def save_checkpoint(folder: Path, model: TrainableModel[Any], optimizer: Optimiz
         with sealed_folder(target) as partial:
             write_tensors(partial / WEIGHTS, tensors(model))
             write_tensors(partial / TRAINING, {**slots, "rng": torch.get_rng_state()})
+            for name, found in (beside or {}).items():
+                write_tensors(partial / f"{name}.safetensors", found)
             meta = {**asdict(progress), "optimizer": groups}
             write_json(partial / STATE, meta, durable=False)
     except NonFinite as fault:
@@ -82,18 +100,34 @@ def save_checkpoint(folder: Path, model: TrainableModel[Any], optimizer: Optimiz
     return target
 
 
-def load_model(checkpoint: Path, model: TrainableModel[Any]) -> None:
+def load_model(checkpoint: Path, model: HasTensors, file: str = WEIGHTS) -> None:
     """Load verified weights into a model of the same shape.
+
+    Args:
+        checkpoint: folder of the checkpoint.
+        model: where they go.
+        file: which of its files holds them.
 
     Raises:
         CheckpointError: damaged, or of another shape; the file and the tensor are named.
     """
     expected = tensors(model)
     verify_checkpoint(checkpoint)
-    found = read_tensors(checkpoint / WEIGHTS, lambda forms: check_forms(checkpoint, forms, expected))
+    found = read_tensors(checkpoint / file, lambda forms: check_forms(checkpoint / file, forms, expected))
     with torch.no_grad():
         for name, tensor in expected.items():
             tensor.copy_(found[name])
+
+
+def read_beside(checkpoint: Path, name: str) -> dict[str, Tensor]:
+    """Read one of the further files of a checkpoint, after its hash.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    file = f"{name}.safetensors"
+    verify_folder(checkpoint, CheckpointError, (file,))
+    return read_tensors(checkpoint / file, lambda forms: None)
 
 
 def verify_checkpoint(checkpoint: Path) -> None:
@@ -111,13 +145,12 @@ def verify_checkpoint(checkpoint: Path) -> None:
         raise CheckpointError(f"{fault}{hint}") from None
 
 
-def check_forms(checkpoint: Path, found: dict[str, Form], expected: dict[str, Tensor]) -> None:
-    """Compare the header of the weights with a model; nothing is loaded for this.
+def check_forms(path: Path, found: dict[str, Form], expected: dict[str, Tensor]) -> None:
+    """Compare the header of a file of weights with a model; nothing is loaded for this.
 
     Raises:
         CheckpointError: a tensor is missing, added, or of another type or shape; it is named.
     """
-    path = checkpoint / WEIGHTS
     if missing := sorted(set(expected) ^ set(found)):
         raise CheckpointError(f"{path}: tensor {missing[0]!r} is not in both file and model; config.json was changed")
     for name, tensor in expected.items():
@@ -181,7 +214,7 @@ def newest_checkpoint(folder: Path) -> Path:
     return found[-1]
 
 
-def tensors(model: TrainableModel[Any]) -> dict[str, Tensor]:
+def tensors(model: HasTensors) -> dict[str, Tensor]:
     """Return parameters and buffers by name, each once although modules may share them."""
     found: dict[str, Tensor] = {}
     seen: set[int] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,17 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from foreworld.core import TrainableModel
 from foreworld.core.errors import NonFinite
-from foreworld.train.checkpoint import Progress, load_model, load_training, newest_checkpoint, save_checkpoint, tensors
-from foreworld.train.update import Outcome
+from foreworld.train.checkpoint import (
+    HasTensors,
+    Progress,
+    load_model,
+    load_training,
+    newest_checkpoint,
+    save_checkpoint,
+    tensors,
+)
+from foreworld.train.update import Learns, Outcome
 
 ROLLBACKS = 3
 """Times to go back to the same checkpoint before giving up."""
@@ -38,7 +46,7 @@ class Guard:
         done: updates that were not skipped, since this process started.
     """
 
-    def __init__(self, model: TrainableModel[Any], progress: Progress, patience: int, every: int = 1) -> None:
+    def __init__(self, model: Learns, progress: Progress, patience: int, every: int = 1) -> None:
         self.model, self.patience, self.every = model, patience, every
         self.skips, self.rollbacks = dict(progress.skips), progress.rollbacks
         self.sound, self.lost, self.done = True, False, 0
@@ -119,19 +127,27 @@ class Checkpoints:
         model: what is trained.
         optimizer: its settings (not its state) are those of now whatever is restored.
         folder: the run's `checkpoints` folder; None keeps one copy in memory.
+        beside: what is trained with it, such as an agent, by the name of its file.
     """
 
-    def __init__(self, model: TrainableModel[Any], optimizer: Optimizer, folder: Path | None) -> None:
-        self.model, self.optimizer, self.folder = model, optimizer, folder
+    def __init__(
+        self,
+        model: HasTensors,
+        optimizer: Optimizer,
+        folder: Path | None,
+        beside: Mapping[str, HasTensors] | None = None,
+    ) -> None:
+        self.model, self.optimizer, self.folder, self.beside = model, optimizer, folder, beside or {}
         self._settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         self._copy: tuple[Progress, dict[str, Tensor], dict[str, Any], Tensor] | None = None
 
-    def save(self, progress: Progress) -> None:
-        """Keep the state of now."""
+    def save(self, progress: Progress, extra: Mapping[str, Mapping[str, Tensor]] | None = None) -> None:
+        """Keep the state of now; in a folder with further tensors, by the name of their file."""
         if self.folder is not None:
-            save_checkpoint(self.folder, self.model, self.optimizer, progress)
+            found = {name: tensors(part) for name, part in self.beside.items()} | dict(extra or {})
+            save_checkpoint(self.folder, self.model, self.optimizer, progress, found)
             return
-        weights = {name: _copied(tensor) for name, tensor in tensors(self.model).items()}
+        weights = {name: _copied(tensor) for name, tensor in self._tensors().items()}
         full = self.optimizer.state_dict()
         slots = {i: {name: _copied(value) for name, value in slot.items()} for i, slot in full["state"].items()}
         self._copy = progress, weights, full | {"state": slots}, torch.get_rng_state()
@@ -145,12 +161,14 @@ class Checkpoints:
         if self.folder is not None:
             checkpoint = newest_checkpoint(self.folder)
             load_model(checkpoint, self.model)
+            for name, part in self.beside.items():
+                load_model(checkpoint, part, f"{name}.safetensors")
             progress = load_training(checkpoint, self.optimizer)
         else:
             assert self._copy is not None, "save comes before restore"
             progress, weights, state, rng = self._copy
             with torch.no_grad():
-                for name, tensor in tensors(self.model).items():
+                for name, tensor in self._tensors().items():
                     tensor.copy_(weights[name])
             # loading takes tensors over as they are, and the copy may be needed again
             slots = {i: {name: _copied(value) for name, value in slot.items()} for i, slot in state["state"].items()}
@@ -160,8 +178,14 @@ class Checkpoints:
             group.update(settings)
         return progress
 
+    def _tensors(self) -> dict[str, Tensor]:
+        beside = {
+            f"{name}/{key}": tensor for name, part in self.beside.items() for key, tensor in tensors(part).items()
+        }
+        return tensors(self.model) | beside
 
-def check_weights(model: TrainableModel[Any]) -> None:
+
+def check_weights(model: Learns) -> None:
     """Refuse a model that cannot be trained.
 
     Raises:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
 from foreworld.core import Calibrates, Segment, TrainableModel, from_json, require, to_json, tree
@@ -21,10 +20,10 @@ from foreworld.data import Dataset
 from foreworld.train.checkpoint import Progress
 from foreworld.train.guard import Checkpoints, Guard, check_weights
 from foreworld.train.log import MetricsFile, complain
-from foreworld.train.optim import AdamW, LaProp
+from foreworld.train.optim import AdamW, LaProp, make_optimizer, set_rate
 from foreworld.train.run import CHECKPOINTS, CONFIG, read_config, record_change, start_run
 from foreworld.train.sinks import Sink, Sinks
-from foreworld.train.update import update
+from foreworld.train.update import device_of, update
 from foreworld.train.videos import Film, Videos
 
 
@@ -211,15 +210,6 @@ def _check(model: TrainableModel[Any], config: FitConfig, before: FitConfig | No
         require(model, "dream_losses", "fit.dream_share")
 
 
-def make_optimizer(model: TrainableModel[Any], config: FitConfig) -> LaProp | AdamW:
-    """Build the optimiser that a config names, over all parameters."""
-    if config.optimizer == "laprop":
-        return LaProp(
-            model.parameters(), lr=config.lr, agc=config.agc, warmup=config.warmup, weight_decay=config.weight_decay
-        )
-    return AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-
-
 def calibration_batches(data: Dataset, config: FitConfig, device: torch.device) -> Callable[[], Iterator[Segment]]:
     """Return a reader of the batches that statistics are taken from; it can be read again and again."""
 
@@ -239,10 +229,11 @@ def _begin(
     model: TrainableModel[Any], data: Dataset, config: FitConfig, folder: Path | None, sinks: list[str]
 ) -> Progress:
     if folder is not None:
-        start_run(folder, model, to_json(config), data, sinks)
+        trained_on = {"path": str(data.path.resolve()), "trained_on": to_json(data.stretches)}
+        start_run(folder, model, to_json(config), trained_on, sinks)
     torch.manual_seed(config.seed)
     if "calibrate" in model.provides:
-        cast(Calibrates, model).calibrate(calibration_batches(data, config, _device(model)))
+        cast(Calibrates, model).calibrate(calibration_batches(data, config, device_of(model)))
     return Progress(step=0, seconds=0.0)
 
 
@@ -257,7 +248,7 @@ def _train(
     videos: Videos,
     report: Report | None,
 ) -> FitResult:
-    device, history, waited = _device(model), [], 0.0
+    device, history, waited = device_of(model), [], 0.0
     # on a GPU every look would stop the host until the device has caught up
     guard = Guard(model, progress, config.max_skips, 1 if device.type == "cpu" else config.max_skips)
     started, step = time.monotonic() - progress.seconds, progress.step
@@ -272,7 +263,7 @@ def _train(
             batch, length = window_size(config, done)
             segment = tree.to(data.sample(batch, length, seed=config.seed, step=step, across=config.across), device)
             waited += time.monotonic() - asked
-            set_rate(optimizer, config, done, guard.rate)
+            lower_rate(optimizer, config, done, guard.rate)
             outcome = update(model, optimizer, segment, config.watch if dreams(config, done) else None)
             guard.add(outcome)
             step += 1
@@ -327,13 +318,7 @@ def dreams(config: FitConfig, done: float) -> bool:
     return config.dream_share > 0 and done >= 1 - config.dream_share
 
 
-def set_rate(optimizer: Optimizer, config: FitConfig, done: float, factor: float = 1.0) -> None:
+def lower_rate(optimizer: Optimizer, config: FitConfig, done: float, factor: float = 1.0) -> None:
     """Lower the learning rate, times `factor`, linearly to a twentieth over the last share of the training."""
     left = 1.0 if config.decay == 0 else (1 - done) / config.decay
-    for group in optimizer.param_groups:
-        group["lr"] = config.lr * factor * max(0.05, min(1.0, left))
-
-
-def _device(model: TrainableModel[Any]) -> torch.device:
-    tensor: Tensor = next(model.parameters())
-    return tensor.device
+    set_rate(optimizer, config.lr * factor * max(0.05, min(1.0, left)))

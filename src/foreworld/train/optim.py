@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.optim import Optimizer
 
 
@@ -142,6 +143,57 @@ class AdamW(torch.optim.AdamW):
         # the fused step reads this attribute, by which torch's own gradient scaler tells it of an overflow
         self.found_inf = (~sound).float()
         self.step()
+
+
+class OptimizerConfig(Protocol):
+    """The settings of an optimiser, as those of a training hold them."""
+
+    @property
+    def optimizer(self) -> str:
+        """`laprop` or `adamw`."""
+        ...
+
+    @property
+    def lr(self) -> float:
+        """Learning rate after warm-up."""
+        ...
+
+    @property
+    def agc(self) -> float:
+        """Share of a parameter's norm that a gradient may have; for `laprop`."""
+        ...
+
+    @property
+    def warmup(self) -> int:
+        """Updates of linear warm-up; for `laprop`."""
+        ...
+
+    @property
+    def weight_decay(self) -> float:
+        """Decoupled decay, times the learning rate."""
+        ...
+
+
+class HasParameters(Protocol):
+    """A module, as far as its parameters go."""
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """Return what is trained."""
+        ...
+
+
+def make_optimizer(model: HasParameters, config: OptimizerConfig) -> LaProp | AdamW:
+    """Build the optimiser that a config names, over all parameters that take a gradient."""
+    params = [param for param in model.parameters() if param.requires_grad]
+    if config.optimizer == "laprop":
+        return LaProp(params, lr=config.lr, agc=config.agc, warmup=config.warmup, weight_decay=config.weight_decay)
+    return AdamW(params, lr=config.lr, weight_decay=config.weight_decay)
+
+
+def set_rate(optimizer: Optimizer, lr: float) -> None:
+    """Set the learning rate of all parameters."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
 
 
 def correction(beta: float, count: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from foreworld import __version__
+from foreworld.agents import Dreamer, DreamerConfig
 from foreworld.core import Spec, TrainableModel, from_json, to_json
 from foreworld.core.errors import CheckpointError, DataError, OutputExists
 from foreworld.core.files import make_folder, read_sealed, write_json
@@ -33,7 +34,8 @@ from foreworld.train.checkpoint import (
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.json"
-FIELDS = {"format", "family", "spec", "model", "fit", "data", "sinks", "history"}
+REPLAY = "replay"
+FIELDS = {"format", "family", "spec", "model", "fit", "data", "sinks", "history", "agent", "env"}
 FORMAT = 1
 
 
@@ -86,8 +88,24 @@ class Run:
         return data
 
 
-def start_run(folder: Path, model: TrainableModel[Any], fit: dict[str, Any], data: Dataset, sinks: list[str]) -> None:
+def start_run(
+    folder: Path,
+    model: TrainableModel[Any],
+    fit: dict[str, Any],
+    data: dict[str, Any],
+    sinks: list[str],
+    more: dict[str, Any] | None = None,
+) -> None:
     """Create a run folder with `config.json` and `env.json`; a run that has no checkpoint yet is begun anew.
+
+    Args:
+        folder: of the run.
+        model: what is trained.
+        fit: how, as JSON values.
+        data: `path` of what it is trained on, in the folder or absolute, and `trained_on`, which rows of it; None for
+            all that are there.
+        sinks: where metrics go.
+        more: of a run with an agent: `agent` and `env`.
 
     Raises:
         OutputExists: the folder holds a checkpoint already.
@@ -101,8 +119,9 @@ def start_run(folder: Path, model: TrainableModel[Any], fit: dict[str, Any], dat
         "spec": to_json(model.spec),
         "model": to_json(model.config),
         "fit": fit,
-        "data": {"path": str(data.path.resolve()), "trained_on": to_json(data.stretches)},
+        "data": data,
         "sinks": sinks,
+        **(more or {}),
     }
     make_folder(folder)
     write_json(folder / CONFIG, config, sealed=True)
@@ -173,9 +192,8 @@ def load_run(path: str | Path, device: str = "cpu") -> Run:
         family = find("models", config["family"])
         spec = from_json(Spec, config["spec"], f"{where}: spec")
         settings = from_json(family.config_type, config["model"], f"{where}: model")
-        data = config["data"]
-        trained_on = from_json(Stretches, data["trained_on"], f"{where}: data")
-        source = Path(data["path"])
+        source = folder / config["data"]["path"]  # an absolute path stays as it is
+        trained_on = _trained_on(source, config["data"]["trained_on"], f"{where}: data")
         fit = dict(config["fit"])
     except KeyError as missing:
         raise CheckpointError(f"{where}: has no field {missing}") from None
@@ -196,6 +214,72 @@ def load_run(path: str | Path, device: str = "cpu") -> Run:
     )
 
 
+@dataclass(frozen=True)
+class AgentRun:
+    """A run with an agent.
+
+    Attributes:
+        run: the world model, and its past.
+        agent: actor and critic, in evaluation mode.
+        env: the environment that it learned in, as `make` opens it.
+        env_options: further arguments of `make`.
+    """
+
+    run: Run
+    agent: Dreamer
+    env: str
+    env_options: dict[str, Any]
+
+
+def load_agent(path: str | Path, device: str = "cpu") -> AgentRun:
+    """Load an agent and its world model from the run folder.
+
+    Args:
+        path: a folder written by `train_agent` or `foreworld agent`.
+        device: where to put both.
+
+    Returns:
+        The run with its agent.
+
+    Raises:
+        CheckpointError: not a run folder, without an agent, damaged, or written by a newer foreworld.
+        UnknownName: the model's family is not installed.
+
+    Example:
+        >>> import tempfile, foreworld as fw
+        >>> from foreworld.envs import make
+        >>> model = fw.RSSM(make("CartPole-v1").spec, deter=16, units=8, latents=4)
+        >>> agent = fw.Dreamer(model, units=8)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = fw.train_agent("CartPole-v1", model, agent, steps=5, out=f"{folder}/run")
+        ...     found = fw.load_agent(f"{folder}/run")
+        >>> found.env, found.agent.config.units
+        ('CartPole-v1', 8)
+    """
+    folder = Path(path)
+    where, config = folder / CONFIG, read_config(folder)
+    if "agent" not in config or "env" not in config:
+        raise CheckpointError(f"{folder}: a run without an agent; train one with `foreworld agent`")
+    run = load_run(folder, device)
+    try:
+        agent = Dreamer(run.model, from_json(DreamerConfig, config["agent"], f"{where}: agent"))
+        env, options = str(config["env"]["id"]), dict(config["env"]["options"])
+    except (KeyError, TypeError, ValueError) as fault:
+        raise CheckpointError(f"{where}: not a valid config ({fault!s:.200}); restore it from a copy") from fault
+    load_model(newest_checkpoint(folder / CHECKPOINTS), agent, "agent.safetensors")
+    return AgentRun(run=run, agent=agent.to(device).eval(), env=env, env_options=options)
+
+
+def _trained_on(source: Path, stored: Any, where: str) -> Stretches:
+    """Return which rows a run was trained on; an agent, on all that are there."""
+    if stored is not None:
+        return from_json(Stretches, stored, where)
+    try:
+        return open_data(source).stretches
+    except DataError:  # nothing is on disk yet
+        return Stretches(fingerprint="", rows=())
+
+
 def _refuse_other_size(checkpoint: Path, family: Any, spec: Spec, settings: Any) -> None:
     """Compare config and weights on a device without memory, so that a damaged size is not allocated first."""
     try:
@@ -206,7 +290,7 @@ def _refuse_other_size(checkpoint: Path, family: Any, spec: Spec, settings: Any)
     except (RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as fault:
         raise CheckpointError(f"{checkpoint}: config.json describes no model that can be built ({fault})") from fault
     try:
-        check_forms(checkpoint, read_forms(checkpoint / WEIGHTS), shapes)
+        check_forms(checkpoint / WEIGHTS, read_forms(checkpoint / WEIGHTS), shapes)
     except CheckpointError:
         verify_checkpoint(checkpoint)  # damage explains more than another shape
         raise

@@ -1,0 +1,74 @@
+"""`AgentPolicy`: act in environments by filtering what arrives with a world model and asking the actor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foreworld.agents.dreamer import Dreamer
+from foreworld.core import Segment, Spec, WorldModel, tree
+from foreworld.envs import Rows
+
+
+class AgentPolicy:
+    """Choose actions for N environments; between two rows it remembers the model's state.
+
+    Args:
+        model: the world model, which filters.
+        agent: the actor.
+        num_envs: N.
+        mode: take the likeliest action instead of a sample, as for judging an agent.
+
+    Attributes:
+        state: of the model after the last rows, leaves [N, ...].
+    """
+
+    def __init__(self, model: WorldModel[Any], agent: Dreamer, num_envs: int, *, mode: bool = False) -> None:
+        """Begin without memory."""
+        self.model, self.agent, self.mode = model, agent, mode
+        self.device = next(agent.parameters()).device
+        self.state: Any = model.initial(num_envs)
+
+    @property
+    def __name__(self) -> str:
+        """What a dataset notes as the policy."""
+        return f"dreamer ({'mode' if self.mode else 'sample'})"
+
+    @torch.no_grad()
+    def __call__(self, rows: Rows) -> np.ndarray:
+        """Choose an action [N, ...] for every row, as the environment takes them."""
+        segment = tree.to(one_row(self.model.spec, rows), self.device)
+        seen = tree.index(self.model.observe(self.state, segment), (slice(None), 0))
+        if not rows.arrived.all():
+            seen = tree.where(torch.from_numpy(rows.arrived).to(self.device), seen, self.state)
+        # a matrix product may round otherwise where the numbers lie otherwise, and a resumed run must not differ
+        self.state = seen = tree.map(Tensor.contiguous, seen)
+        choice = self.agent.policy(self.model.read(seen).feat)
+        action = choice.mode() if self.mode else choice.sample()
+        assert self.model.spec.action is not None
+        return self.model.spec.action.from_model(action.cpu()).numpy().astype(rows.prev_action.dtype)
+
+    def carry(self) -> Tensor:
+        """Return the state as numbers [N, K], to be kept with the rows."""
+        return tree.to_vector(self.state).cpu()
+
+
+def one_row(spec: Spec, rows: Rows) -> Segment:
+    """Turn the rows that arrived from N environments into a segment [N, 1]."""
+
+    def tensor(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).unsqueeze(1)
+
+    assert spec.action is not None
+    first = tensor(rows.is_first)
+    return Segment(
+        obs={key: tensor(rows.obs[key]) for key in spec.obs},
+        prev_action=spec.action.to_model(tensor(rows.prev_action)).masked_fill(first.unsqueeze(-1), 0.0),
+        reward=tensor(rows.reward),
+        is_first=first,
+        is_terminal=tensor(rows.is_terminal),
+        is_last=tensor(rows.is_last),
+    )

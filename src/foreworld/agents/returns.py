@@ -1,0 +1,49 @@
+"""The range of returns, by which advantages are divided so that one entropy weight fits every task."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ReturnRange(nn.Module):
+    """Follow two percentiles of the returns; their distance is what a large difference is in this task.
+
+    Args:
+        rate: share by which the percentiles follow those of a batch; they start at 0.
+        low: lower percentile, as a share.
+        high: upper percentile, as a share.
+        least: small ranges count as this, so that noise is not blown up where rewards are rare.
+
+    Reference:
+        Hafner et al. 2023, arXiv 2301.04104, eq. 7.
+
+    Example:
+        >>> import torch
+        >>> found = ReturnRange(rate=1.0).update(torch.linspace(0, 100, 1001))
+        >>> round(float(found), 1)
+        90.0
+    """
+
+    lower: Tensor
+    upper: Tensor
+
+    def __init__(self, rate: float = 0.01, low: float = 0.05, high: float = 0.95, least: float = 1.0) -> None:
+        super().__init__()
+        self.rate, self.shares, self.least = rate, (low, high), least
+        self.register_buffer("lower", torch.zeros(()))
+        self.register_buffer("upper", torch.zeros(()))
+
+    @torch.no_grad()
+    def update(self, returns: Tensor) -> Tensor:
+        """Take a batch of returns, of any shape, into account; return the range, a scalar.
+
+        Returns that are not finite change nothing: the update that they belong to will be skipped.
+        """
+        flat = returns.flatten().float()
+        shares = torch.tensor(self.shares, device=flat.device)
+        found = torch.quantile(flat, shares)
+        sound = found.isfinite().all()
+        for held, now in zip((self.lower, self.upper), found.unbind(), strict=True):
+            held.copy_(torch.where(sound, held + self.rate * (now - held), held))
+        return (self.upper - self.lower).clamp(min=self.least)

@@ -1,0 +1,72 @@
+"""Agents by name: model, actor-critic, training and environment options that belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from foreworld.agents import DreamerConfig
+from foreworld.core.errors import UnknownName
+from foreworld.core.registry import unknown
+from foreworld.models.rssm import RSSMConfig
+from foreworld.presets.rssm import CONFIGS
+from foreworld.train import OnlineConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentPreset:
+    """Everything that `foreworld agent` needs but the environment's name.
+
+    Attributes:
+        model: the world model.
+        agent: actor and critic.
+        online: the training.
+        env: further arguments of `make`.
+        about: in a few words.
+    """
+
+    model: RSSMConfig
+    agent: DreamerConfig
+    online: OnlineConfig
+    env: Mapping[str, Any] = field(default_factory=dict)
+    about: str = ""
+
+    def sized(self, size: str) -> AgentPreset:
+        """Return the same with a model of another size, and an actor-critic as wide.
+
+        Raises:
+            UnknownName: no such size; near ones are listed.
+        """
+        if size not in CONFIGS:
+            raise UnknownName(unknown("size of rssm", size, list(CONFIGS)))
+        return replace(self, model=CONFIGS[size], agent=replace(self.agent, units=CONFIGS[size].units))
+
+
+CLASSIC = AgentPreset(
+    model=RSSMConfig(deter=256, units=64, latents=16, classes=8, layers=2),
+    agent=DreamerConfig(units=64),
+    online=OnlineConfig(steps=20_000, batch=16, length=32, prefill=200, lr=3e-4, warmup=200, capacity=200_000),
+    about="small vectors on a CPU: Gymnasium's classic control, solved within an hour on two cores",
+)
+
+PRESETS = {"classic": CLASSIC}
+
+
+def agent_preset(name: str, size: str | None = None) -> AgentPreset:
+    """Return a complete agent.
+
+    Args:
+        name: of the preset.
+        size: of the model; None for the preset's own.
+
+    Raises:
+        UnknownName: no such preset or size; near ones are listed.
+
+    Example:
+        >>> agent_preset("classic").online.length
+        32
+    """
+    if name not in PRESETS:
+        raise UnknownName(unknown("agent preset", name, list(PRESETS)))
+    return PRESETS[name] if size is None else PRESETS[name].sized(size)
