@@ -138,13 +138,15 @@ class Writer:
         """Forget the oldest sealed shards; what stays keeps its numbers.
 
         Args:
-            shards: number of the first that stays; one must.
-            episodes: how many the shards that go hold.
+            shards: number of the first that stays; one must. Those that are gone already are not counted again.
+            episodes: how many episodes the shards hold that go now.
 
         Raises:
             WriteFailed: the disk refused; what is left is a whole store.
         """
         before = Dropped.read(self.path)
+        if shards <= before.shards:
+            return
         fingerprint = before.fingerprint or sha256(shard_path(self.path, 0) / MANIFEST)
         Dropped(shards=shards, episodes=before.episodes + episodes, fingerprint=fingerprint).write(self.path)
         for number in range(before.shards, shards):
@@ -188,7 +190,7 @@ class Writer:
             if not schema.exists():
                 self.schema.write(self.path)
             self._lock = opened.pop_all()
-        return int(last[0].name) + 1 if last else 0
+        return int(last[0].name) + 1 if last else Dropped.read(self.path).shards
 
     def _agree(self) -> None:
         found = Schema.read(self.path)
