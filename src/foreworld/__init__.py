@@ -23,6 +23,7 @@ _EXPORTS = {
     "load": "foreworld.data",
     "collect": "foreworld.rollout",
     "imagine": "foreworld.rollout",
+    "DreamEnv": "foreworld.rollout",
     "fit": "foreworld.train",
     "load_run": "foreworld.train",
     "load_agent": "foreworld.train",
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from foreworld.models.ensemble import Ensemble
     from foreworld.models.linear import Linear
     from foreworld.models.rssm import RSSM
-    from foreworld.rollout import collect, imagine
+    from foreworld.rollout import DreamEnv, collect, imagine
     from foreworld.studies import check, evaluate, film_dreams
     from foreworld.train import fit, load_agent, load_run, train_agent
 

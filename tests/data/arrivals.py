@@ -10,7 +10,7 @@ import torch
 
 import foreworld as fw
 from foreworld.core import Space
-from foreworld.data import Batch
+from foreworld.data import Batch, Replay
 
 SPEC = fw.Spec(
     obs={"where": Space(kind="vector", shape=(3,), dtype="float32")},
@@ -195,6 +195,17 @@ class Model:
             assert batch.segment.is_last[w].tolist() == [row.ends for row in rows]
             assert batch.segment.is_terminal[w].tolist() == [row.terminal for row in rows]
             assert tuple(batch.carry[w].tolist()) == self.rows[stream][first - 1].carry
+
+    def check_all(self, replay: Replay) -> None:
+        """Check every row that is kept, and its carry."""
+        tracks = replay._tracks
+        assert tracks.head.tolist() == self.head
+        assert tracks.stop.tolist() == [len(rows) for rows in self.rows]
+        for i, rows in enumerate(self.rows):
+            if kept := rows[self.head[i] :]:
+                columns, carry = tracks.streams[i].join(self.head[i], len(rows))
+                assert columns["obs/where"].tolist() == [[i, row.episode, row.step] for row in kept]
+                assert carry.tolist() == [list(row.carry) for row in kept]
 
     def write_back(self, refs: list[list[int]], carry: np.ndarray) -> None:
         for w, (stream, first) in enumerate(refs):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,9 @@ import torch
 import foreworld as fw
 from foreworld.core import Space
 from foreworld.core.errors import DataError, InUse, OutputExists, WriteFailed
+from foreworld.core.files import write_json
 from foreworld.data import Episode, Source, Writer
-from foreworld.testing.faults import failing
+from foreworld.testing.faults import failing, flip_bit
 
 IMAGE = Space(kind="image", shape=(3, 16, 16), dtype="uint8")
 VECTOR = Space(kind="vector", shape=(2,), dtype="float32")
@@ -271,3 +273,104 @@ def test_more_columns_than_files_may_be_open(tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(tmp_path / "d")], capture_output=True, text=True, check=False
     )
     assert (done.stdout.strip(), done.stderr) == ("12", "")
+
+
+def numbered(path: Path, count: int) -> None:
+    with Writer(path, FULL, truth=TRUTH, shard_rows=8) as writer:
+        for i in range(count):
+            writer.add(full_episode(4, i))
+
+
+def test_a_store_drops_its_oldest_shards_and_keeps_its_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "d"
+    numbered(path, 8)
+    before = fw.load(path)
+    with Writer(path, FULL, truth=TRUTH) as writer:
+        writer.drop(1, 2)
+        writer.drop(3, 4)
+        writer.add(full_episode(4, 8))
+    data = fw.load(path)
+    assert data.numbers.tolist() == [6, 7, 8]
+    assert data.fingerprint == before.fingerprint
+    for i, number in enumerate([6, 7, 8]):
+        assert np.array_equal(data.raw(i)["obs/image"], full_episode(4, number).obs["image"])
+    assert np.array_equal(before.raw(0)["obs/image"], full_episode(4, 0).obs["image"]), "who has it open reads on"
+    trained = before.subset([1, 5, 7]).stretches
+    assert data.seen(trained).numbers.tolist() == [7]
+    assert data.unseen(trained).numbers.tolist() == [6, 8]
+    assert sorted(p.name for p in (path / "shards").iterdir()) == ["000003", "000004"]
+
+
+def test_what_a_crash_left_of_a_dropped_shard_is_not_read_and_is_swept(tmp_path: Path) -> None:
+    path = tmp_path / "d"
+    numbered(path, 6)
+    shutil.copytree(path / "shards" / "000000", tmp_path / "copy")
+    with Writer(path, FULL, truth=TRUTH) as writer:
+        writer.drop(1, 2)
+    shutil.copytree(tmp_path / "copy", path / "shards" / "000000")
+    assert fw.load(path).numbers.tolist() == [2, 3, 4, 5]
+    numbered(path, 0)
+    assert sorted(p.name for p in (path / "shards").iterdir()) == ["000001", "000002"]
+
+
+def test_a_gap_behind_what_was_dropped_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "d"
+    numbered(path, 8)
+    with Writer(path, FULL, truth=TRUTH) as writer:
+        writer.drop(1, 2)
+    shutil.rmtree(path / "shards" / "000001")
+    with pytest.raises(DataError, match="shard 000001 is missing"):
+        fw.load(path)
+
+
+def test_a_store_returns_to_fewer_shards(tmp_path: Path) -> None:
+    path = tmp_path / "d"
+    numbered(path, 8)
+    with Writer(path, FULL, truth=TRUTH) as writer:
+        assert writer.shards == 4
+        writer.rewind(2)
+        writer.add(full_episode(4, 9))
+    data = fw.load(path)
+    assert data.episodes == 5
+    assert np.array_equal(data.raw(4)["obs/image"], full_episode(4, 9).obs["image"])
+
+
+def test_a_shard_that_is_dropped_while_the_store_is_opened_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "d"
+    numbered(path, 8)
+    from foreworld.data import dataset
+
+    writer, real = Writer(path, FULL, truth=TRUTH), dataset.shard_paths
+    drops = iter([1, 2])
+
+    def late(store: Path) -> list[Path]:
+        found = real(store)
+        if shards := next(drops, 0):
+            writer.drop(shards, 2)
+        return found
+
+    monkeypatch.setattr(dataset, "shard_paths", late)
+    assert fw.load(path).numbers.tolist() == [4, 5, 6, 7]
+    writer.close()
+
+
+def test_every_flipped_bit_of_what_was_dropped_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "d"
+    numbered(path, 6)
+    with Writer(path, FULL, truth=TRUTH) as writer:
+        writer.drop(1, 2)
+    file = path / "dropped.json"
+    for bit in range(0, 8 * file.stat().st_size, 3):
+        flip_bit(file, bit)
+        with pytest.raises(DataError, match=r"dropped\.json"):
+            fw.load(path)
+        flip_bit(file, bit)
+    for wrong in ({}, {"shards": 1, "episodes": 0, "fingerprint": "0" * 64}, {"shards": 10**30, "episodes": 10**30}):
+        write_json(file, {"shards": 1, "episodes": 2, "fingerprint": "no hash", **wrong}, sealed=True)
+        with pytest.raises(DataError, match=r"dropped\.json.*damaged"):
+            fw.load(path)
+    write_json(file, {"shards": 1, "more": 2}, sealed=True)
+    with pytest.raises(DataError, match="unknown field 'more'"):
+        fw.load(path)

@@ -12,7 +12,7 @@ import torch
 
 from foreworld.models.linear import Linear
 from foreworld.models.rssm import RSSM
-from foreworld.testing import damage, survival
+from foreworld.testing import damage, replaying, survival
 
 
 def make() -> Any:
@@ -32,6 +32,8 @@ def run(name: str, count: int, home: Path) -> Any:
         return survival.kill(survival.writing(home), count, seed=1)
     if name == "collecting":
         return survival.kill(survival.collecting(home), count, seed=1)
+    if name == "replaying":
+        return survival.kill(replaying.replaying(home), count, seed=1)
     if name == "errors":
         return survival.refuse_disk(home, linear, every=count)
     if name == "hostile":

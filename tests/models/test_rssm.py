@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
+from foreworld.agents.dreamer import Choice
 from foreworld.core import Segment, Spec, deterministic, tree
 from foreworld.core.errors import ConfigError, SpecError
-from foreworld.models.rssm import RSSM, RSSMConfig
-from foreworld.nn import CategoricalLatent, sample
+from foreworld.models import rssm
+from foreworld.models.rssm import RSSM, RSSMConfig, RSSMState
+from foreworld.nn import CategoricalLatent, actions_of, sample
 from foreworld.presets.rssm import CONFIGS
 
 VECTOR = Spec.from_space(gym.spaces.Box(-np.inf, np.inf, (24,)), gym.spaces.Box(-1, 1, (6,)))
@@ -123,3 +127,44 @@ def test_a_condition_is_kept_and_matters() -> None:
 
     with deterministic():
         assert not torch.allclose(last(torch.zeros(2, 3)), last(torch.ones(2, 3)))
+
+
+def test_many_dreams_at_once_are_those_of_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU states are imagined a chunk at a time; a condition goes with its own row."""
+    assert VECTOR.action is not None
+    model = RSSM(Spec(obs=VECTOR.obs, action=VECTOR.action, condition=3), deter=32, units=16, latents=4, classes=4)
+    kind, weight = actions_of(VECTOR.action), torch.randn(48, 12)
+    start = RSSMState(deter=torch.rand(5, 32), stoch=torch.randn(5, 16), condition=torch.randn(5, 3))
+
+    def policy(feat: torch.Tensor) -> Choice:
+        return Choice(kind, feat @ weight)
+
+    with deterministic(), torch.no_grad():
+        whole = model.follow(start, policy, 4)
+        replayed = model.unroll(start, whole[1], 4)
+        monkeypatch.setattr(rssm, "CHUNK", 2)
+        in_pieces = model.follow(start, policy, 4)
+        again = model.unroll(start, whole[1], 4)
+    for one, other in ((whole, in_pieces), (whole[0], replayed), (replayed, again)):
+        for a, b in zip(tree.leaves(one), tree.leaves(other), strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_dreams_under_a_policy_are_drawn_from_the_prior() -> None:
+    """One step from one state, many times: the shares of every class are those of the prior."""
+    model = RSSM(VECTOR, deter=16, units=8, latents=2, classes=3, unimix=0.1)
+    start = RSSMState(deter=torch.rand(1, 16), stoch=torch.randn(1, 6), condition=torch.zeros(1, 0))
+    action = torch.rand(1, 6)
+    times = 20_000
+    with torch.no_grad():
+        many = tree.repeat(start, times)
+        found, _ = model.follow(many, lambda feat: Fixed(action.expand(len(feat), -1)), 1)
+        prior = model.latent.probs(model.prior_out(model.prior_hidden(model.step(start, action).deter)))
+    torch.testing.assert_close(found.stoch[:, 0].mean(0).view(2, 3), prior[0], atol=0.015, rtol=0)
+
+
+class Fixed(NamedTuple):
+    action: torch.Tensor
+
+    def sample(self) -> torch.Tensor:
+        return self.action

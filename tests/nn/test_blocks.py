@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.distributions import OneHotCategorical, kl_divergence
 
-from foreworld.nn import BlockGRU, BlockLinear, GaussianLatent, Linear, RMSNorm, TwoHotHead, sample
+from foreworld.nn import BlockGRU, BlockLinear, CategoricalLatent, GaussianLatent, Linear, RMSNorm, TwoHotHead, sample
 from foreworld.nn.conv import Conv, HalveStrided, UpConv
 
 
@@ -71,3 +72,21 @@ def test_gaussian_samples_have_their_mean_and_deviation() -> None:
     mean, std = latent.split(params[:1])
     assert float(drawn.mean()) == pytest.approx(float(mean), abs=0.03)
     assert float(drawn.std()) == pytest.approx(float(std), rel=0.03)
+
+
+@pytest.mark.parametrize("unimix", [0.0, 0.01])
+def test_the_divergence_of_certain_latents_is_finite_and_torchs(unimix: float) -> None:
+    latent = CategoricalLatent(2, 3, unimix)
+    post = torch.tensor([[300.0, 0, -300, 1, 2, 3]], dtype=torch.float64, requires_grad=True)
+    prior = torch.tensor([[-300.0, 0, 300, 3, 2, 1]], dtype=torch.float64, requires_grad=True)
+    one, other = (
+        OneHotCategorical(probs=(1 - unimix) * x.view(1, 2, 3).softmax(-1) + unimix / 3, validate_args=False)
+        if unimix
+        else OneHotCategorical(logits=x.view(1, 2, 3))
+        for x in (post, prior)
+    )
+    kl, entropy = latent.kl(post, prior), latent.entropy(post)
+    torch.testing.assert_close(kl, kl_divergence(one, other).sum(-1))
+    torch.testing.assert_close(entropy, one.entropy().sum(-1))
+    for gradient in torch.autograd.grad((kl + entropy).sum(), (post, prior)):
+        assert bool(gradient.isfinite().all())

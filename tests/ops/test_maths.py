@@ -20,6 +20,7 @@ from foreworld.ops import (
     symexp_bins,
     symlog,
     twohot,
+    twohot_cross_entropy,
     twohot_loss,
     twohot_mean,
 )
@@ -69,6 +70,27 @@ def test_twohot_loss_is_least_at_the_target() -> None:
     best = twohot(x, bins).clamp(min=1e-12).log()
     assert float(twohot_loss(best, x, bins)) < float(twohot_loss(best.roll(1, -1), x, bins))
     assert float(twohot_mean(best, bins)) == pytest.approx(3.7, rel=1e-4)
+
+
+@given(st.lists(st.floats(-1e9, 1e9, width=32), min_size=1, max_size=4), st.floats(0.1, 20))
+def test_cross_entropy_is_that_of_the_dense_target(x: list[float], spread: float) -> None:
+    bins = symexp_bins().double()
+    logits = spread * torch.randn(2, len(x), 255, generator=torch.Generator().manual_seed(0)).double()
+    target = torch.tensor([x, [-one for one in x]], dtype=torch.float64)
+    wanted = -(twohot(target, bins) * logits.log_softmax(-1)).sum(-1)
+    found = twohot_cross_entropy(logits.log_softmax(-1), target, bins)
+    assert found.shape == (2, len(x))
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(twohot_loss(logits, target, bins), wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_cross_entropy_has_the_gradient_of_the_dense_form() -> None:
+    bins, target = symexp_bins(), torch.tensor([0.0, -3.3, 1e12])
+    logits = torch.randn(3, 255, requires_grad=True)
+    dense = -(twohot(target, bins) * logits.log_softmax(-1)).sum(-1)
+    found, wanted = (torch.autograd.grad(y.sum(), logits)[0] for y in (twohot_loss(logits, target, bins), dense))
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(found, logits.detach().softmax(-1) - twohot(target, bins))
 
 
 def test_discounted_return_by_hand() -> None:

@@ -28,7 +28,7 @@ class Sound(GRU):
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec, GRUConfig(units=8))
-        self.provides = self.provides | {"dream_losses"}
+        self.provides = self.provides | {"dream_losses", "carry"}
 
     def step(self, state: Memory, action: Tensor | None) -> Memory:
         after = super().step(state, action)
@@ -282,6 +282,67 @@ class LateUnroll(Sound):
         return Memory(hidden=torch.stack(hidden, 1))
 
 
+class Following(Sound):
+    """A fused imagination under a policy."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.provides |= {"follow"}
+
+    def follow(self, state: Any, policy: Any, horizon: int) -> tuple[Memory, Tensor]:
+        states, actions = [], []
+        for _ in range(horizon):
+            actions.append(policy(self.read(state).feat).sample())
+            state = self.step(state, actions[-1].clamp(-1, 1))
+            states.append(state)
+        return tree.stack(states), torch.stack(actions, 1)
+
+
+class FollowsLate(Following):
+    def follow(self, state: Any, policy: Any, horizon: int) -> tuple[Memory, Tensor]:
+        held = policy(self.read(state).feat)
+        return super().follow(state, lambda feat: held, horizon)
+
+
+class FollowsWithOtherActions(Following):
+    def follow(self, state: Any, policy: Any, horizon: int) -> tuple[Memory, Tensor]:
+        states, actions = super().follow(state, policy, horizon)
+        return states, actions.roll(1, 1)
+
+
+class FollowsWithTheStart(Following):
+    """Gives the states that were left, not those reached."""
+
+    def follow(self, state: Any, policy: Any, horizon: int) -> tuple[Memory, Tensor]:
+        states, actions = super().follow(state, policy, horizon)
+        return Memory(hidden=torch.cat([state.hidden.unsqueeze(1), states.hidden[:, :-1]], 1)), actions
+
+
+class FollowsUnclipped(Following):
+    def follow(self, state: Any, policy: Any, horizon: int) -> tuple[Memory, Tensor]:
+        states, actions = [], []
+        for _ in range(horizon):
+            actions.append(policy(self.read(state).feat).sample())
+            state = self.step(state, actions[-1])
+            states.append(state)
+        return tree.stack(states), torch.stack(actions, 1)
+
+
+class TooLargeForHalf(Sound):
+    def _filter(self, state: Any, segment: Segment) -> Any:
+        prior, posterior = super()._filter(state, segment)
+        return prior, Memory(hidden=posterior.hidden * 1e6)
+
+
+class KeepsAside(Sound):
+    """Goes on from what it saw last, not from what it is given."""
+
+    def _filter(self, state: Any, segment: Segment) -> Any:
+        self.last = torch.zeros_like(segment.reward) if not hasattr(self, "last") else self.last + 1
+        prior, posterior = super()._filter(state, segment)
+        return prior, Memory(hidden=posterior.hidden + self.last.mean())
+
+
 class StepInPlace(Sound):
     def step(self, state: Any, action: Any) -> Memory:
         after = super().step(state, action)
@@ -452,6 +513,11 @@ BROKEN: list[tuple[str, type[Sound], str]] = [
     ("acting_row_by_row", SpecialSingleRow, "row 0 differs"),
     ("acting_row_by_row", ReadsByTime, "`read` differs at row 1"),
     ("imagine_equals_step", LateUnroll, "`unroll` differs"),
+    ("imagine_under_policy", FollowsLate, "`follow` differs"),
+    ("imagine_under_policy", FollowsWithOtherActions, "`follow` differs .*actions"),
+    ("imagine_under_policy", FollowsWithTheStart, "`follow` differs .*states"),
+    ("carry", TooLargeForHalf, "does not survive the float16"),
+    ("carry", KeepsAside, "goes on otherwise"),
     ("input_untouched", StepInPlace, "`step` changed its input: .*hidden"),
     ("input_untouched", StepReturnsView, "memory of its input in .hidden"),
     ("input_untouched", LossesInPlace, "`losses` changed its input: .*reward"),
@@ -488,8 +554,17 @@ def test_every_check_has_a_model_that_fails_it() -> None:
 def test_the_sound_model_passes(spec: Spec) -> None:
     some = {"one": spec}
     results = testing.check_world_model(Sound, some, updates=0)
-    assert {result.outcome for result in results} == {"passed"}
+    idle = {"imagine_under_policy"} if spec.action is None else set()
+    assert {result.check for result in results if result.outcome == "inapplicable"} == idle
+    assert not any(result.outcome == "failed" for result in results)
     assert len(results) == len(CHECKS)
+
+
+def test_a_fused_imagination_under_a_policy_passes_and_must_clip() -> None:
+    for spec in (SPEC, testing.specs()["vector_box"], testing.specs()["vector_multi_discrete"]):
+        testing.check_imagine_under_policy(Following, spec)
+    with pytest.raises(NonConforming, match="`follow` differs"):
+        testing.check_imagine_under_policy(FollowsUnclipped, testing.specs()["vector_box"])
 
 
 def test_embedding_score_and_spread_pass_where_they_are_provided() -> None:

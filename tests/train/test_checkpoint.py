@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -172,7 +173,7 @@ def test_every_type_is_written_as_safetensors_reads_it(tmp_path: Path) -> None:
     given: dict[str, Tensor] = {
         str(dtype): torch.arange(6).to(dtype).reshape(2, 3).T for dtype in [*types, torch.int8, torch.uint8, torch.bool]
     }
-    given |= {"none": torch.zeros(0, 3), "one": torch.tensor(3.5)}
+    given |= {"none": torch.zeros(0, 3), "empty": torch.from_numpy(np.zeros(0)), "one": torch.tensor(3.5)}
     write_tensors(tmp_path / "x", given)
     found = load_file(tmp_path / "x")
     assert set(found) == set(given)

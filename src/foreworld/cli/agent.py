@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from foreworld.agents import Dreamer, DreamerConfig
-from foreworld.cli.options import device, difference, parse, print_json, say
+from foreworld.cli.options import device, difference, environment_options, parse, print_json, say
 from foreworld.core import from_json
 from foreworld.core.errors import ConfigError
 from foreworld.core.files import claim_output, lock_folder
@@ -48,6 +48,8 @@ class Agent:
 
     env: str = ""
     """Gymnasium id, bundled world, or module:Class of your own."""
+    env_options: str = ""
+    """Further options of the environment, as JSON: '{"gravity": 1.62}'."""
     preset: str = "classic"
     """Settings that belong together; see `foreworld list agents`."""
     size: str | None = None
@@ -126,6 +128,7 @@ def _start(args: Any, env_options: Mapping[str, Any]) -> tuple[Path, OnlineResul
     if not args.env or args.out is None:
         raise ConfigError("--env and --out are needed (or --resume DIR to go on with a run)")
     config, where = _with_flags(args.online, args), device(args.device)
+    env_options = {**env_options, **environment_options(args.env_options, make)}
     env = make(args.env, **env_options)
     spec = env.spec
     env.close()
@@ -151,7 +154,7 @@ def _start(args: Any, env_options: Mapping[str, Any]) -> tuple[Path, OnlineResul
 
 def _resume(args: Any, stored: Mapping[str, Any]) -> tuple[Path, OnlineResult]:
     folder = args.resume
-    for name in ("env", "preset", "size", "out", "overwrite"):
+    for name in ("env", "env_options", "preset", "size", "out", "overwrite"):
         if getattr(args, name) != getattr(Agent, name):
             flag = "--" + name.replace("_", "-")
             raise ConfigError(f"{flag} cannot be given with --resume, which restores it from {folder}; leave it out")

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from foreworld.cli.options import parse, print_json, say
+from foreworld.cli.options import environment_options, parse, print_json, say
 from foreworld.core.errors import ConfigError, DataError
 from foreworld.core.interrupt import Interrupted, graceful
 from foreworld.data import Dataset
@@ -29,7 +29,8 @@ class Collect:
     """
 
     env: str
-    """Gymnasium id, for example CartPole-v1 or ALE/Pong-v5, or a bundled world; see `foreworld list envs`."""
+    """Gymnasium id, for example CartPole-v1 or ALE/Pong-v5, a bundled world (see `foreworld list envs`), or your own
+    class as module:Class, installed or in the current directory."""
     out: Path
     """Folder of the new dataset."""
     episodes: int | None = None
@@ -52,6 +53,8 @@ class Collect:
     """Side that image observations are resized to, by area averaging."""
     keys: tuple[str, ...] = ()
     """Observation keys to keep; all by default."""
+    env_options: str = ""
+    """Options of the environment as one JSON object, for example '{"gravity": 1.62}'."""
     seed: int = 0
     """Of environments and policy; the same seed gives the same episodes."""
     overwrite: bool = False
@@ -109,6 +112,7 @@ def _collected(args: Collect, display: Display, stop: Callable[[], bool]) -> tup
         workers=args.workers,
         timeout=args.timeout,
         fault_rate=args.fault_rate,
+        **environment_options(args.env_options, make),
     )
     with closing(env):
         data = collect(
@@ -139,5 +143,6 @@ def _recorded(args: Collect, display: Display, stop: Callable[[], bool]) -> tupl
         overwrite=args.overwrite,
         progress=display.show,
         stop=stop,
+        **environment_options(args.env_options, record),
     )
     return data, Tally()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +35,35 @@ def parse(options: type[T], argv: list[str], verb: str) -> T:
         prog=f"foreworld {verb}",
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff),
     )
+
+
+def environment_options(text: str, opener: Callable[..., Any]) -> dict[str, Any]:
+    """Read the options of an environment, one JSON object; an empty text is none.
+
+    Args:
+        text: what was given to `--env-options`.
+        opener: what they are passed to; its own parameters cannot be given here.
+
+    Returns:
+        Name to value.
+
+    Raises:
+        ConfigError: it is something else, or names a parameter of `opener`.
+
+    Example:
+        >>> environment_options('{"gravity": 1.62}', print)
+        {'gravity': 1.62}
+    """
+    try:
+        found = json.loads(text or "{}")
+    except ValueError as fault:
+        raise ConfigError(f"--env-options {text}: no JSON ({fault}); quote it: '{{\"gravity\": 1.62}}'") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"--env-options {text}: expected names with values, for example '{{\"gravity\": 1.62}}'")
+    for name in found:
+        if name in signature(opener).parameters:
+            raise ConfigError(f"--env-options names {name!r}, which is no option of the environment but a flag")
+    return found
 
 
 def print_json(value: Any) -> None:

@@ -28,7 +28,7 @@ def seeded(seed: int) -> Iterator[None]:
     """
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+        _seed(seed)
         yield
 
 
@@ -59,3 +59,12 @@ def deterministic(on: bool = True) -> Iterator[None]:
 def is_deterministic() -> bool:
     """Tell whether samples are replaced by modes."""
     return _deterministic
+
+
+def _seed(seed: int) -> None:
+    """Seed every generator there is, as `torch.manual_seed` does, but without noting who asked, which takes longer."""
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+    elif torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)

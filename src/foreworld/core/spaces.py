@@ -83,6 +83,21 @@ class Space:
             array = array[..., None, :, :]
         return np.array(array, self.dtype, order="C")
 
+    def from_rest(self, value: np.ndarray) -> np.ndarray:
+        """Invert `to_rest`: give images [B, C, H, W] the layout of the source; the rest stays as it is."""
+        if self.layout == "hwc":
+            return np.moveaxis(value, -3, -1)
+        return value[..., 0, :, :] if self.layout == "hw" else value
+
+    def from_decoded(self, value: Tensor) -> Tensor:
+        """Turn what a model decoded [..] into what would have been stored of it.
+
+        Images in [0, 1] become uint8, probabilities the most likely value; numbers stay as they are.
+        """
+        if self.kind == "image":
+            return (value * 255).round().clamp(0, 255).to(torch.uint8)
+        return value if self.kind == "vector" else self.from_one_hot(value)
+
     def one_hot(self, values: Tensor) -> Tensor:
         """Encode integers [..., *shape] as one float one-hot per component, joined: [..., width]."""
         lead = values.shape[: values.dim() - len(self.shape)]

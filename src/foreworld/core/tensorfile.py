@@ -70,7 +70,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
             flat = tensors[name].detach().cpu().contiguous().reshape(-1)
             if flat.stride() != (1,):  # a single number that was broadcast counts as contiguous
                 flat = flat.clone(memory_format=torch.contiguous_format)
-            file.write(flat.view(torch.uint8).numpy().data)
+            if flat.numel():
+                file.write(flat.view(torch.uint8).numpy().data)
 
 
 def read_forms(path: Path) -> dict[str, Form]:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from foreworld.core.errors import DataError
 from foreworld.core.spaces import TRUTH
 from foreworld.data.schema import ACTION, OBS, Column
 
@@ -80,6 +81,21 @@ class Page:
         self.views = [{name: array[i] for name, array in self._columns.items()} for i in range(streams)]
         self._all = np.arange(streams)
 
+    def check(self, rows: Arrived) -> None:
+        """Check that rows have every column in its stored shape, and of a type that fits it.
+
+        Raises:
+            DataError: names the column.
+        """
+        for name, array in self._columns.items():
+            value, shape = _column(rows, name), (len(array), *array.shape[2:])
+            if value is None:
+                raise DataError(f"column {name!r}: missing from the rows that arrived")
+            if value.shape != shape or not np.can_cast(value.dtype, array.dtype, "same_kind"):
+                raise DataError(
+                    f"column {name!r}: {value.dtype} of shape {value.shape} arrived, {array.dtype} of {shape} is stored"
+                )
+
     def write(self, rows: Arrived, carry: np.ndarray | None) -> np.ndarray:
         """Write the rows that arrived behind the others of their streams.
 
@@ -91,6 +107,7 @@ class Page:
         at = self.filled[which]
         for name, array in self._columns.items():
             value = _column(rows, name)
+            assert value is not None
             array[which, at] = value if which is self._all else value[which]
         if self.carry.shape[2]:
             self.carry[which, at] = 0 if carry is None else carry[which]
@@ -98,9 +115,9 @@ class Page:
         return which
 
 
-def _column(rows: Arrived, name: str) -> np.ndarray:
+def _column(rows: Arrived, name: str) -> np.ndarray | None:
     if name.startswith(OBS):
-        return rows.obs[name.removeprefix(OBS)]
+        return rows.obs.get(name.removeprefix(OBS))
     if name.startswith(TRUTH):
-        return rows.truth[name.removeprefix(TRUTH)]
+        return rows.truth.get(name.removeprefix(TRUTH))
     return rows.prev_action if name == ACTION else rows.reward

@@ -67,6 +67,13 @@ class Replay:
             none of the last three `save` counts on them.
         state: what `save` returned: everything is again as it was then, and what was stored since is removed.
 
+    Attributes:
+        length: T.
+        carry: C.
+        seed: which sequence of batches.
+        added: actions that were ever added, evicted ones included.
+        bytes_per_row: bytes of one row and its carry.
+
     Raises:
         ConfigError: a size below one, or a capacity below one window.
         SpecError: an unbounded action.
@@ -83,6 +90,7 @@ class Replay:
         >>> for _ in range(20):
         ...     replay.add(rows)
         ...     rows = env.step(policy(rows))
+        >>> env.close()
         >>> replay.sample(batch=4, step=0).segment.reward.shape
         torch.Size([4, 8])
     """
@@ -117,6 +125,7 @@ class Replay:
             spec.action.to_model(torch.zeros(spec.action.shape, dtype=getattr(torch, spec.action.dtype)))
         self.length, self.carry, self.seed = length, carry, seed
         self.added = 0
+        self._form = (num_envs, carry)
         columns = {n: c for n, c in schema.columns.items() if not n.startswith("is_")}
         self._limit, self._rows, self._evicted, self._sealed = limit, 0, 0, 0
         self._columns = columns
@@ -174,21 +183,24 @@ class Replay:
             carry: [N, C], state of the acting filter after each row; None for zeros.
 
         Raises:
-            DataError: a row that belongs to no episode, or an episode that does not fit the spec.
+            DataError: rows or carries of another form, a row that belongs to no episode, or an
+                episode that does not fit the spec.
             NonFinite: a carry is NaN.
             WriteFailed: the disk refused a shard; the rows are kept and the next episode tries again.
         """
-        half = None if carry is None or not self.carry else _half(torch.from_numpy(carry))
+        half = None
+        if carry is not None and self.carry:
+            if carry.shape != self._form:
+                raise DataError(f"carries of shape {carry.shape} arrived, {self._form} are stored")
+            half = _half(torch.from_numpy(carry if carry.flags.writeable else carry.copy()))
         with self._lock:
             for episode in self._tracks.add(rows, half):
                 self._finish(episode)
             self.added += int(np.count_nonzero(rows.arrived & ~rows.is_first))
             self._rows = int((self._tracks.stop - self._tracks.head).sum())
-            while self._rows > self._limit and self._finished:
-                self._evict()
             self._queue()
+            self._evict()
             self._shelve()
-            self._drop()
 
     def sample(self, batch: int, step: int, out: Batch | None = None) -> Batch:
         """Cut windows: what is new and was never replayed first, then any, all equally likely.
@@ -244,6 +256,7 @@ class Replay:
         """
         with self._lock:
             self._saves.append(self._evicted)
+            self._drop()
             unsealed = self._unsealed()
             sealed = self._evicted if self._archive is None else self._sealed
             lost = [one.place for one in (*self._gathered, *self._unshelved)][: max(self._evicted - sealed, 0)]
@@ -294,11 +307,15 @@ class Replay:
                 self._next_online[i] += self.length
 
     def _evict(self) -> None:
-        """Forget the oldest finished episode."""
-        gone = self._finished.popleft()
-        self._tracks.evict(gone)
-        self._evicted += 1
-        self._rows -= gone.rows
+        """Forget the oldest finished episodes while there are too many rows."""
+        if self._rows <= self._limit or not self._finished:
+            return
+        while self._rows > self._limit and self._finished:
+            gone = self._finished.popleft()
+            self._tracks.evict(gone)
+            self._evicted += 1
+            self._rows -= gone.rows
+        self._drop()
 
     def _shelve(self) -> None:
         """Give finished episodes to the archive, which writes them when enough have gathered."""

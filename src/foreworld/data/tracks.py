@@ -47,6 +47,7 @@ class Tracks:
         self.open = np.zeros(envs, bool)
         self._held = np.zeros(envs, bool)  # streams whose newest row is a first one that does not count yet
         self._born = np.zeros(envs, np.int64)  # first row of the open episode
+        self._checked = False
         self._page = Page(columns, envs, carry)
         self._page_first = np.zeros(envs, np.int64)  # number of the first row in the page
 
@@ -59,19 +60,22 @@ class Tracks:
         """Add the rows that arrived, and return the episodes that are finished by them.
 
         Raises:
-            DataError: a row that belongs to no episode; nothing was added.
+            DataError: a row that belongs to no episode, or rows of another form; nothing was added.
         """
+        if not self._checked:
+            self._page.check(rows)
+            self._checked = True
         begins = rows.is_first & rows.arrived
         orphans = rows.arrived & ~rows.is_first & ~self.open
         if orphans.any():
             raise DataError(f"environment {int(orphans.argmax())}: a row came that no row with is_first went before")
-        ended = [self._end(i, is_terminal=False) for i in np.flatnonzero(begins).tolist()]  # what followed never came
+        ended = [self._end(i, is_terminal=False) for i in begins.nonzero()[0].tolist()]  # what followed never came
         self._born[begins], self.open[begins] = self._page_first[begins], True
         which = self._page.write(rows, carry)
         self._count(which, begins)
-        lasts = np.flatnonzero(rows.is_last & rows.arrived).tolist()
+        lasts = (rows.is_last & rows.arrived).nonzero()[0].tolist()
         ended += [self._end(i, is_terminal=bool(rows.is_terminal[i])) for i in lasts]
-        for i in np.flatnonzero(self._page.filled == CHUNK).tolist():
+        for i in (self._page.filled == CHUNK).nonzero()[0].tolist():
             self._settle(i)
         return [one for one in ended if one is not None]
 

@@ -17,6 +17,7 @@ from foreworld.core.errors import ConfigError, EnvironmentFault, MissingExtra, U
 from foreworld.envs.contract import Guard
 from foreworld.envs.driver import Builder
 from foreworld.envs.fleet import Local
+from foreworld.envs.own import own_class
 from foreworld.envs.vector import Vector
 from foreworld.envs.workers import Workers
 from foreworld.envs.wrappers import KeepKeys, ResizeImages, has_size
@@ -43,7 +44,8 @@ def make(
     """Open environments by id.
 
     Args:
-        env_id: any Gymnasium id, or one whose part before `/` is registered (`ALE/Pong-v5`).
+        env_id: any Gymnasium id, one whose part before `/` is registered (`ALE/Pong-v5`), or a class of your own,
+            `module:Class`, installed or in the current directory.
         num_envs: N, how many.
         image_size: side to which pictures are averaged; None leaves them as they are.
         keys: observation keys to keep; None keeps all. Simulator state is always kept.
@@ -127,6 +129,8 @@ def _one(
     prefix, slash, _ = env_id.partition("/")
     if slash and prefix in registry.names("envs"):
         env: gym.Env = registry.load("envs", prefix)(env_id, image_size=image_size, **options)
+    elif (own := own_class(env_id)) is not None:
+        env = _own(env_id, own, options)
     else:
         env = _gym(env_id, registered, options)
     if max_steps is not None:
@@ -136,6 +140,13 @@ def _one(
     if image_size is not None and not has_size(env.observation_space, image_size):
         env = ResizeImages(Guard(env), image_size)
     return env
+
+
+def _own(env_id: str, own: type[gym.Env], options: dict[str, Any]) -> gym.Env:
+    try:
+        return own(**options)
+    except Exception as fault:
+        raise EnvironmentFault(f"{env_id}: cannot be opened ({type(fault).__name__}: {fault})") from fault
 
 
 def _gym(env_id: str, registered: EnvSpec | None, options: dict[str, Any]) -> gym.Env:

@@ -11,7 +11,8 @@ from gymnasium import spaces
 
 from foreworld.core.errors import EnvironmentFault
 from foreworld.core.restore import generator_from, generator_words, saved_fields
-from foreworld.core.spaces import TRUTH, Space
+from foreworld.core.spaces import TRUTH
+from foreworld.envs.spaces import gym_space
 from foreworld.worlds.catalogue import build, entry
 from foreworld.worlds.world import Acting
 
@@ -47,9 +48,9 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
             TRUTH + key: spaces.Box(-np.inf, np.inf, value.shape[1:], np.float64) for key, value in probe.items()
         }
         self.observation_space: spaces.Space[Any] = spaces.Dict(
-            truth | {key: _box(space) for key, space in world.obs.items()}
+            truth | {key: gym_space(space) for key, space in world.obs.items()}
         )
-        self.action_space = _box(world.action)
+        self.action_space = gym_space(world.action)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -121,11 +122,3 @@ def make_world(env_id: str, *, image_size: int | None = None, steps: int | None 
         remedy = "write episodes of it with `foreworld collect`, fw.collect or foreworld.rollout.record"
         raise EnvironmentFault(f"{env_id}: takes no action, so it is no environment; {remedy}")
     return WorldEnv(cast(Acting, world), steps=entry(env_id).steps if steps is None else steps)
-
-
-def _box(space: Space) -> spaces.Box:
-    if space.kind == "image":
-        return spaces.Box(0, 255, space.shape, np.uint8)
-    if space.bounded:
-        return spaces.Box(np.array(space.low, np.float32), np.array(space.high, np.float32), dtype=np.float32)
-    return spaces.Box(-np.inf, np.inf, space.shape, np.float32)

@@ -90,6 +90,12 @@ class OneHots:
         mixed = ((1 - self.unimix) * torch.softmax(part, -1) for part in params.split(self.classes, -1))
         return [soft + self.unimix / soft.shape[-1] for soft in mixed]
 
+    def log_probs(self, params: Tensor) -> list[Tensor]:
+        """Return their logarithms, finite even where a probability is too small for a float."""
+        if self.unimix:
+            return [probs.log() for probs in self.probs(params)]
+        return [torch.log_softmax(part, -1) for part in params.split(self.classes, -1)]
+
     def sample(self, params: Tensor) -> Tensor:
         """Draw one-hots [.., A]."""
         if is_deterministic():
@@ -104,12 +110,13 @@ class OneHots:
 
     def log_prob(self, params: Tensor, action: Tensor) -> Tensor:
         """Compute the log-probability [..]."""
-        chosen = zip(self.probs(params), action.split(self.classes, -1), strict=True)
-        return torch.stack([(probs * one).sum(-1).log() for probs, one in chosen]).sum(0)
+        chosen = zip(self.log_probs(params), action.split(self.classes, -1), strict=True)
+        return torch.stack([(log_probs * one).sum(-1) for log_probs, one in chosen]).sum(0)
 
     def entropy(self, params: Tensor) -> Tensor:
         """Compute the entropy [..]."""
-        return torch.stack([-(probs * probs.log()).sum(-1) for probs in self.probs(params)]).sum(0)
+        every = self.log_probs(params)
+        return torch.stack([-(log_probs.exp() * log_probs).sum(-1) for log_probs in every]).sum(0)
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,12 @@ class CategoricalLatent:
         """Return probabilities [.., latents, classes]."""
         return (1 - self.unimix) * self._soft(params) + self.unimix / self.classes
 
+    def log_probs(self, params: Tensor) -> Tensor:
+        """Return log-probabilities, finite even where a probability is too small for a float."""
+        if self.unimix:
+            return self.probs(params).log()
+        return torch.log_softmax(params.unflatten(-1, (self.latents, self.classes)), -1)
+
     def noise(self, like: Tensor, *lead: int) -> Tensor | None:
         """Draw one uniform number per variable, [*lead, latents, 1]."""
         if is_deterministic():
@@ -128,12 +134,12 @@ class CategoricalLatent:
 
     def kl(self, post: Tensor, prior: Tensor) -> Tensor:
         """Compute KL(post || prior) [..]."""
-        return categorical_kl(self.probs(post).log(), self.probs(prior).log()).sum(-1)
+        return categorical_kl(self.log_probs(post), self.log_probs(prior)).sum(-1)
 
     def entropy(self, params: Tensor) -> Tensor:
         """Compute the entropy [..]."""
-        probs = self.probs(params)
-        return -(probs * probs.log()).sum((-2, -1))
+        log_probs = self.log_probs(params)
+        return -(log_probs.exp() * log_probs).sum((-2, -1))
 
 
 @dataclass(frozen=True)

@@ -68,4 +68,4 @@ class _NormSilu(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, Tensor]:  # pyrefly: ignore[bad-override]
         hat, scaled, root, scale = ctx.saved_tensors
         of_x, of_scale = backward(grad_outputs[0], NormSilu(scaled, hat, scaled, root), scale)
-        return of_x, of_scale.flatten(0, -2).sum(0)
+        return of_x, of_scale.reshape(-1, len(scale)).sum(0)

@@ -46,7 +46,7 @@ class AgentPreset:
 CLASSIC = AgentPreset(
     model=RSSMConfig(deter=256, units=64, latents=16, classes=8, layers=2),
     agent=DreamerConfig(units=64),
-    online=OnlineConfig(steps=20_000, batch=16, length=32, prefill=200, lr=3e-4, warmup=200, capacity=200_000),
+    online=OnlineConfig(steps=8_000, batch=16, length=32, prefill=200, lr=3e-4, warmup=200, capacity=200_000),
     about="small vectors on a CPU: Gymnasium's classic control, solved within an hour on two cores",
 )
 

@@ -179,6 +179,8 @@ def rank_plans(model: Any, data: Dataset, found: Evaluation, limits: Limits, see
         raise ForeworldError("it was not asked for")
     if model.spec.action is None:
         raise ForeworldError("there are no actions to choose from")
+    if ":" in data.source.env:  # data are no reason to run code
+        raise ForeworldError(f"{data.source.env} is somebody's own code, which is not run because a dataset names it")
     options = {name: value for name, value in data.source.options.items() if name not in RECORDED}
     yardstick = None
     if found.key != LATENT:  # every model has its own, so that there is nothing to compare with

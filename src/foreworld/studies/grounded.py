@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foreworld.core import Segment, Space, Step, tree
+from foreworld.core import Segment, Step, tree
 
 
 class Grounded(torch.nn.Module):
@@ -37,7 +37,7 @@ class Grounded(torch.nn.Module):
         device = tree.leaves(state)[0].device
         no = torch.zeros(batch, 1, dtype=torch.bool, device=device)
         row = Segment(
-            obs={key: _stored(self.spec.obs[key], value).unsqueeze(1) for key, value in shown.items()},
+            obs={key: self.spec.obs[key].from_decoded(value).unsqueeze(1) for key, value in shown.items()},
             prev_action=None if action is None else action.unsqueeze(1),
             reward=torch.zeros(batch, 1, device=device),
             is_first=no,
@@ -53,10 +53,3 @@ class Grounded(torch.nn.Module):
     def decode(self, state: Any) -> dict[str, Tensor]:
         """Decode as the model does."""
         return self.model.decode(state)
-
-
-def _stored(space: Space, shown: Tensor) -> Tensor:
-    """Turn what was decoded into what would have been stored of it."""
-    if space.kind == "image":
-        return (shown * 255).round().clamp(0, 255).to(torch.uint8)
-    return shown if space.kind == "vector" else space.from_one_hot(shown)

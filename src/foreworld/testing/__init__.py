@@ -19,8 +19,10 @@ from foreworld.testing.faults import flip_bit as flip_bit
 from foreworld.testing.faults import in_child as in_child
 from foreworld.testing.faults import watch_calls as watch_calls
 from foreworld.testing.filtering import check_acting_row_by_row as check_acting_row_by_row
+from foreworld.testing.filtering import check_carry as check_carry
 from foreworld.testing.filtering import check_compile as check_compile
 from foreworld.testing.filtering import check_imagine_equals_step as check_imagine_equals_step
+from foreworld.testing.filtering import check_imagine_under_policy as check_imagine_under_policy
 from foreworld.testing.filtering import check_input_untouched as check_input_untouched
 from foreworld.testing.filtering import check_is_first_resets as check_is_first_resets
 from foreworld.testing.filtering import check_observe_in_pieces as check_observe_in_pieces

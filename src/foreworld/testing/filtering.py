@@ -8,14 +8,25 @@ import os
 import shutil
 import tempfile
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from foreworld.core import Segment, Spec, deterministic, tree
+from foreworld.core import Policy, Segment, Spec, deterministic, tree
 from foreworld.rollout.imagine import imagine
-from foreworld.testing.compare import Factory, NonConforming, build, expect_same, graft, named_leaves, sample
+from foreworld.testing.compare import (
+    Factory,
+    Inapplicable,
+    NonConforming,
+    build,
+    expect,
+    expect_same,
+    graft,
+    named_leaves,
+    sample,
+)
 from foreworld.testing.samples import BATCH, HORIZON, LENGTH, random_actions
 
 
@@ -108,6 +119,57 @@ def check_imagine_equals_step(make: Factory, spec: Spec) -> None:
             expect_same(rollout.spread, model.spread(wanted), "`imagine` finds another spread")
 
 
+def check_imagine_under_policy(make: Factory, spec: Spec) -> None:
+    """`imagine` under a policy, and a fused `follow`, reach the states of repeated `step` under the same policy."""
+    model, segment = build(make, spec), sample(spec)
+    if spec.action is None:
+        raise Inapplicable("there are no actions to choose")
+    with deterministic(), torch.no_grad():
+        start = tree.index(model.observe(model.initial(BATCH), segment), (slice(None), -1))
+        policy = _policy(spec, model.read(start).feat.shape[-1])
+        state, states, taken = start, [], []
+        for _ in range(HORIZON):
+            taken.append(policy(model.read(state).feat).sample())
+            state = model.step(state, taken[-1].clamp(-1, 1))
+            states.append(state)
+        wanted = {"states": tree.stack(states), "actions": torch.stack(taken, 1)}
+        if "follow" in model.provides:
+            followed, chosen = model.follow(start, policy, HORIZON)
+            found = {"states": followed, "actions": chosen}
+            expect_same(found, wanted, "`follow` differs from repeated `step` under the same policy")
+        rollout = imagine(model, start, policy, HORIZON, keep=("states",))
+        found = {"states": rollout.states, "actions": rollout.actions}
+        expect_same(found, wanted, "`imagine` under a policy differs from repeated `step`")
+        begin, step = model.read(start), model.read(wanted["states"])
+        read = {"start": rollout.start.feat, "feat": rollout.feat, "reward": rollout.reward, "cont": rollout.cont}
+        right = {"start": begin.feat, "feat": step.feat, "reward": step.reward, "cont": step.cont}
+        expect_same(read, right, "`imagine` under a policy reads other values")
+
+
+def check_carry(make: Factory, spec: Spec) -> None:
+    """A state that was put into a vector, as a replay keeps it, goes on as the state itself does."""
+    model, segment = build(make, spec), sample(spec)
+    if "carry" not in model.provides:
+        raise Inapplicable("the model's states are not carried from window to window")
+    middle = LENGTH // 2
+    with deterministic(), torch.no_grad():
+        states = model.observe(model.initial(BATCH), segment.rows(0, middle))
+        state = tree.index(states, (slice(None), -1))
+        vectors = tree.to_vector(states, 2)
+        fresh = tree.from_vector(model.initial(BATCH), vectors[:, -1])
+        expect_same(tree.to_vector(state), vectors[:, -1], "a vector depends on the axes of time", 0.0)
+        kinds = {name: leaf.dtype for name, leaf in named_leaves(state).items()}
+        found = {name: leaf.dtype for name, leaf in named_leaves(fresh).items()}
+        expect(kinds == found, f"a state that was a vector has leaves of types {found}, not {kinds}")
+        expect_same(fresh, state, "a state is not the same after it was a vector of float32", 0.0)
+        rest = segment.rows(middle, LENGTH)
+        rest = replace(rest, is_first=torch.zeros_like(rest.is_first))
+        wanted = model.observe(state, rest)
+        expect_same(model.observe(fresh, rest), wanted, "a state that was a vector goes on otherwise", 0.0)
+        half = tree.from_vector(model.initial(BATCH), vectors[:, -1].half().float())
+        expect_same(half, state, "a state does not survive the float16 of a replay", 1e-2)
+
+
 def check_input_untouched(make: Factory, spec: Spec) -> None:
     """No member writes into its input, nor returns part of it: planners reuse one start many times."""
     model, segment = build(make, spec), sample(spec)
@@ -173,6 +235,32 @@ def _own_inductor_cache() -> None:
     if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder = tempfile.mkdtemp(prefix="foreworld-inductor-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
+class _Drawn(NamedTuple):
+    """A distribution with a single value."""
+
+    action: Tensor
+
+    def sample(self) -> Tensor:
+        """Return it."""
+        return self.action
+
+
+def _policy(spec: Spec, width: int) -> Policy:
+    """Make a policy that depends on features, and whose numbers lie beyond [-1, 1] at times."""
+    assert spec.action is not None
+    space = spec.action
+    weight = torch.randn(width, space.width, generator=torch.Generator().manual_seed(4))
+
+    def choose(feat: Tensor) -> _Drawn:
+        score = torch.sin(feat @ weight)
+        if space.kind != "discrete":
+            return _Drawn(2 * score)
+        parts = (F.one_hot(part.argmax(-1), part.shape[-1]).float() for part in score.split(list(space.classes), -1))
+        return _Drawn(torch.cat(list(parts), -1))
+
+    return choose
 
 
 def _loop(model: Any, state: Any, actions: Tensor | None) -> Any:

@@ -12,8 +12,10 @@ from foreworld.testing.alignment import check_alignment
 from foreworld.testing.compare import Factory, Inapplicable, NonConforming
 from foreworld.testing.filtering import (
     check_acting_row_by_row,
+    check_carry,
     check_compile,
     check_imagine_equals_step,
+    check_imagine_under_policy,
     check_input_untouched,
     check_is_first_resets,
     check_observe_in_pieces,
@@ -33,6 +35,8 @@ CHECKS: tuple[Callable[[Factory, Spec], None], ...] = (
     check_observe_in_pieces,
     check_acting_row_by_row,
     check_imagine_equals_step,
+    check_imagine_under_policy,
+    check_carry,
     check_input_untouched,
     check_gradients,
     check_save_load,

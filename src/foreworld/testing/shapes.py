@@ -48,7 +48,7 @@ def _check_members(model: Any) -> None:
     for name, kind in (("spec", Spec), ("provides", frozenset), ("loss_weights", dict), ("family", str)):
         expect(isinstance(getattr(model, name, None), kind), f"{name}: missing, or not a {kind.__name__}")
     _check_config(getattr(model, "config", None))
-    for capability in ("decode", "embed", "score", "spread", "unroll", "calibrate", "after_update"):
+    for capability in ("decode", "embed", "score", "spread", "unroll", "follow", "calibrate", "after_update"):
         declared, defined = capability in model.provides, callable(getattr(model, capability, None))
         expect(defined or not declared, f"provides: {capability!r} is declared but there is no such method")
 

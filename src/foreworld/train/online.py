@@ -89,6 +89,15 @@ class OnlineConfig:
         for name in ("steps", "num_envs", "batch", "length", "capacity", "max_skips", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"online.{name} must be at least 1, found {getattr(self, name)}")
+        if self.length < 2:
+            raise ConfigError(
+                "online.length must be at least 2: the critic learns a row from the one after it, found 1"
+            )
+        if self.prefill > self.capacity:
+            raise ConfigError(
+                f"online.prefill ({self.prefill}) rows never come together in a replay that keeps "
+                f"online.capacity ({self.capacity}); lower the one or raise the other"
+            )
         if self.train_ratio < 0 or self.minutes < 0 or self.lr <= 0 or self.capacity_gib <= 0 or self.prefill < 0:
             raise ConfigError(
                 "online: train_ratio, minutes and prefill must not be negative, lr and capacity_gib must be positive"
@@ -145,7 +154,7 @@ def train_agent(
 
     Args:
         env: what `make` opens.
-        model: any family that predicts reward and cont; moved nowhere, so put it on its device first.
+        model: any family that predicts reward and cont, on its device.
         agent: learns in its dreams; on the same device.
         config: how to train; single fields can also be given by keyword. When resuming, the run's own.
         env_options: further arguments of `make`.
@@ -160,19 +169,14 @@ def train_agent(
         Steps, updates, episodes, seconds and the logged metrics, and whether it was interrupted.
 
     Raises:
-        ConfigError: a setting that cannot be run.
-        CheckpointError: `resume`, and `out` is no such run, damaged, or another model's.
-        EnvironmentFault: the environment failed too often.
-        InUse: another process trains in `out`.
-        NonFinite: a loss or gradient stays NaN or infinite; names it. The last checkpoint is intact.
-        OutputExists: `out` exists and `resume` is false.
-        SpecError: the environment's observations or actions are not the model's.
+        ConfigError, SpecError: a setting that cannot be run; an environment that is not the model's.
+        CheckpointError, OutputExists, InUse: a run that cannot be resumed, or is there already, or is being trained.
+        EnvironmentFault, NonFinite: environment or numbers failed too often; the last checkpoint is intact.
 
     Example:
         >>> import foreworld as fw
         >>> from foreworld.envs import make
-        >>> env = make("CartPole-v1")
-        >>> model = fw.RSSM(env.spec, deter=16, units=8, latents=4)
+        >>> model = fw.RSSM(make("CartPole-v1").spec, deter=16, units=8, latents=4)
         >>> agent = fw.Dreamer(model, units=8, horizon=3)
         >>> found = fw.train_agent("CartPole-v1", model, agent, steps=40, prefill=20, batch=2, length=8, train_ratio=4)
         >>> found.steps, found.updates
@@ -260,7 +264,7 @@ def _replay(
     saved: Mapping[str, Tensor] | None,
 ) -> Replay:
     carry = tree.to_vector(model.initial(1)).shape[1] if "carry" in model.provides else 0
-    return Replay(
+    replay = Replay(
         None if folder is None else folder / REPLAY,
         env.spec,
         num_envs=env.num_envs,
@@ -273,6 +277,14 @@ def _replay(
         seed=config.seed,
         state=saved,
     )
+    room = int(config.capacity_gib * GIB) // replay.bytes_per_row
+    if room < config.prefill:
+        replay.close()
+        raise ConfigError(
+            f"online.capacity_gib ({config.capacity_gib}) has room for {room} rows, fewer than online.prefill "
+            f"({config.prefill}); lower the one or raise the other"
+        )
+    return replay
 
 
 class _Loop:
@@ -305,11 +317,16 @@ class _Loop:
         """Collect and learn until the steps are taken or the time is over."""
         config, collector = self.config, self.collector
         self.learner.train()
+        fresh = not collector.started
         with graceful() as interruption:
             while collector.steps < config.steps and not self._late() and not interruption.requested:
                 taken = collector.step(config.seed)
+                if fresh:  # something to go back to, should the first updates go bad
+                    self._save()
+                    fresh = False
                 line: dict[str, float] = {}
-                if collector.replay.rows >= config.prefill and collector.replay.ready():
+                # once begun it goes on: a full replay may hold fewer rows for a while, as it forgets whole episodes
+                if (self.updates or collector.replay.rows >= config.prefill) and collector.replay.ready():
                     for _ in range(self.ratio.due(taken)):
                         line |= self._learn()
                     self._keep()

@@ -244,6 +244,17 @@ def load_agent(path: str | Path, device: str = "cpu") -> AgentRun:
     Raises:
         CheckpointError: not a run folder, without an agent, damaged, or written by a newer foreworld.
         UnknownName: the model's family is not installed.
+
+    Example:
+        >>> import tempfile, foreworld as fw
+        >>> from foreworld.envs import make
+        >>> model = fw.RSSM(make("CartPole-v1").spec, deter=16, units=8, latents=4)
+        >>> agent = fw.Dreamer(model, units=8)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = fw.train_agent("CartPole-v1", model, agent, steps=5, out=f"{folder}/run")
+        ...     found = fw.load_agent(f"{folder}/run")
+        >>> found.env, found.agent.config.units
+        ('CartPole-v1', 8)
     """
     folder = Path(path)
     where, config = folder / CONFIG, read_config(folder)
