@@ -17,7 +17,7 @@ from foreworld.data import Dataset
 from foreworld.train import FitConfig, fit, guard
 from foreworld.train.checkpoint import list_checkpoints, save_checkpoint
 from foreworld.train.log import read_metrics
-from foreworld.train.offline import make_optimizer, set_rate
+from foreworld.train.offline import lower_rate, make_optimizer
 from foreworld.train.update import update
 
 Make = Callable[..., Any]
@@ -122,9 +122,9 @@ def test_going_back_halves_the_learning_rate_and_a_resumed_run_knows(
 ) -> None:
     rates: list[float] = []
     monkeypatch.setattr(
-        "foreworld.train.offline.set_rate",
+        "foreworld.train.offline.lower_rate",
         lambda optimizer, config, done, factor: (
-            set_rate(optimizer, config, done, factor),
+            lower_rate(optimizer, config, done, factor),
             rates.append(optimizer.param_groups[0]["lr"]),
         ),
     )
@@ -183,11 +183,11 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_training(
 ) -> None:
     calls = []
 
-    def save(folder: Path, model: Any, optimizer: Any, progress: Any) -> Path:
+    def save(folder: Path, model: Any, optimizer: Any, progress: Any, beside: Any) -> Path:
         calls.append(progress.step)
         if progress.step == 4:
             raise OSError(28, "No space left on device")
-        return save_checkpoint(folder, model, optimizer, progress)
+        return save_checkpoint(folder, model, optimizer, progress, beside)
 
     monkeypatch.setattr(guard, "save_checkpoint", save)
     assert fit(toy(), data, steps=6, save_every=2, out=tmp_path / "run", **SETTINGS).steps == 6

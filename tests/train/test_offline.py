@@ -24,7 +24,7 @@ from foreworld.models.rssm import RSSM
 from foreworld.train import FitConfig, fit, load_run
 from foreworld.train.checkpoint import list_checkpoints, tensors
 from foreworld.train.log import read_metrics
-from foreworld.train.offline import dreams, set_rate, share_done, window_size
+from foreworld.train.offline import dreams, lower_rate, share_done, window_size
 from foreworld.train.optim import LaProp, clip_adaptive_
 
 SPEC = Spec(
@@ -157,7 +157,7 @@ def test_schedules_follow_updates_or_time_whichever_is_further() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     rates = []
     for done in (0.0, 0.5, 0.75, 0.99):
-        set_rate(optimizer, config, done)
+        lower_rate(optimizer, config, done)
         rates.append(round(optimizer.param_groups[0]["lr"], 6))
     assert rates == [1.0, 1.0, 0.5, 0.05]
     assert not dreams(FitConfig(), 1.0)
