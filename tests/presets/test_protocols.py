@@ -10,7 +10,7 @@ from foreworld.core.registry import load
 from foreworld.envs import make
 from foreworld.presets import PROTOCOLS, protocol
 
-PACKAGES = {"ALE/": "ale_py", "dmc/": "dm_control", "crafter/": "crafter", "": "gymnasium"}
+PACKAGES = {"ALE/": "ale_py", "dmc/": "dm_control", "crafter/": "crafter"}
 
 OFFICIAL = {
     # name: environments, actions, train ratio, size; danijar/dreamerv3, dreamerv3/configs.yaml
@@ -24,7 +24,7 @@ OFFICIAL = {
 
 def test_the_numbers_are_those_of_the_published_configuration() -> None:
     found = {name: (one.num_envs, one.steps, one.train_ratio, one.size) for name, one in PROTOCOLS.items()}
-    assert found == OFFICIAL | {"classic": found["classic"]}
+    assert found == OFFICIAL
     assert all(one.budget <= one.steps for one in PROTOCOLS.values())
     assert all(one.size in load("models", "rssm").configs for one in PROTOCOLS.values())
 
@@ -34,7 +34,6 @@ SEEN: dict[str, Any] = {
     "atari": ({"image": (1, 96, 96)}, 18, 4),
     "dmc_proprio": ({"height": (1,), "orientations": (14,), "velocity": (9,)}, 6, 1),
     "crafter": ({"image": (3, 64, 64)}, 17, 1),
-    "classic": ({"obs": (4,)}, 2, 1),
 }
 
 
@@ -57,7 +56,6 @@ def test_fields_can_be_changed_and_what_is_unknown_is_refused() -> None:
         512,
     )
     assert PROTOCOLS["dmc_proprio"].options["repeat"] == 1
-    assert protocol("classic").on("Pendulum-v1").env == "Pendulum-v1"
     with pytest.raises(UnknownName, match="unknown protocol 'atari10k'; did you mean 'atari100k'"):
         protocol("atari10k")
     with pytest.raises(ConfigError, match="crafter: unknown field 'train_ration'; did you mean 'train_ratio'"):

@@ -122,16 +122,6 @@ PROTOCOLS: Mapping[str, Protocol] = {
             kind="crafter/",
             differs="here: creatures move in an order that the seed decides, in the package it changes from run to run",
         ),
-        Protocol(
-            name="classic",
-            env="CartPole-v1",
-            num_envs=1,
-            steps=22_000,
-            budget=20_000,
-            train_ratio=1024,
-            size="1m",
-            differs="no published configuration: that of its bsuite for environments and ratio, its smallest size",
-        ),
     )
 }
 """By name. The configuration files are those of danijar/dreamerv3 in 2026; what is said of the paper is its table."""
@@ -141,7 +131,7 @@ def protocol(name: str, **changes: Any) -> Protocol:
     """Return a protocol by its name, with some of its fields changed.
 
     Args:
-        name: one of `atari100k`, `atari`, `dmc_proprio`, `dmc_vision`, `crafter`, `classic`.
+        name: one of `atari100k`, `atari`, `dmc_proprio`, `dmc_vision`, `crafter`.
         **changes: fields of `Protocol` that are to differ; `options` are added to those that it has.
 
     Returns:
