@@ -148,7 +148,7 @@ class Dreamer(nn.Module):
 
     def policy(self, feat: Tensor) -> Choice:
         """Say what to do in states with features [.., D]."""
-        return Choice(self.actions, self.actor_out(self.actor(feat)))
+        return Choice(self.actions, self.actor_out(self.actor(feat)).float())
 
     def value(self, feat: Tensor) -> Tensor:
         """Predict the discounted sum of rewards to come [..] from states with features [.., D]."""
