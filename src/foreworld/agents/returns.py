@@ -42,7 +42,7 @@ class ReturnRange(nn.Module):
 
         Returns that are not finite change nothing: the update that they belong to will be skipped.
         """
-        found = torch.quantile(returns.flatten().float(), self.shares)
+        found = torch.quantile(returns.flatten().to(self.shares.dtype), self.shares)
         sound = found.isfinite().all()
         for held, now in zip((self.lower, self.upper), found.unbind(), strict=True):
             held.copy_(torch.where(sound, held + self.rate * (now - held), held))
