@@ -34,6 +34,7 @@ from peers.threshold import THRESHOLDS, reached, summary
 
 import foreworld as fw
 from foreworld.core.files import write_json
+from foreworld.presets.agents import agent_preset
 from foreworld.train.run import environment
 
 RESULTS = Path(__file__).parent / "results"
@@ -204,7 +205,7 @@ def main() -> None:
     parser.add_argument("--env", required=True)
     parser.add_argument("--preset", default="classic")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--steps", type=int, help="by default those of the preset")
     parser.add_argument("--minutes", type=float, default=60.0, help="of training, for each seed")
     parser.add_argument("--every", type=int, default=1_000)
     parser.add_argument("--episodes", type=int, default=20)
@@ -222,7 +223,7 @@ def main() -> None:
     plan = Plan(
         env=args.env,
         preset=args.preset,
-        steps=args.steps,
+        steps=args.steps or agent_preset(args.preset).online.steps,
         minutes=args.minutes,
         every=args.every,
         episodes=args.episodes,

@@ -249,7 +249,8 @@ def main() -> None:
             peer.close()
     except PeerError as error:
         sys.exit(f"{Path(__file__).name}: {error}")
-    command = " ".join(["python", "benchmarks/peers/torchrl_dreamer.py", *sys.argv[1:]])
+    given = ["peers/bin/python" if one == str(args.peer_python) else one for one in sys.argv[1:]]
+    command = " ".join(["python", "benchmarks/peers/torchrl_dreamer.py", *given])
     result = {
         "made": {**environment(0), "command": command},
         "settings": {"size": "1m", "obs": 24, "action": 6, "batch": BATCH, "length": LENGTH, "horizon": HORIZON}

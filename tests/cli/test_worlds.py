@@ -53,5 +53,6 @@ def test_collecting_a_world_by_steps_and_keys(tmp_path: Path, capsys: pytest.Cap
 def test_worlds_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "envs", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["id"] for row in rows[:2]] == ["any Gymnasium id", "ALE/..."]
-    assert {row["id"]: row["what it is"] for row in rows[2:]} == {name: world.about for name, world in WORLDS.items()}
+    others = ["any Gymnasium id", "module:Class", "ALE/...", "crafter/...", "dmc/..."]
+    assert [row["id"] for row in rows[:5]] == others
+    assert {row["id"]: row["what it is"] for row in rows[5:]} == {name: world.about for name, world in WORLDS.items()}

@@ -203,8 +203,10 @@ class Model:
         assert tracks.stop.tolist() == [len(rows) for rows in self.rows]
         for i, rows in enumerate(self.rows):
             if kept := rows[self.head[i] :]:
-                columns, carry = tracks.streams[i].join(self.head[i], len(rows))
-                assert columns["obs/where"].tolist() == [[i, row.episode, row.step] for row in kept]
+                runs = list(tracks.streams[i].pieces(self.head[i], len(rows)))
+                where = [part.columns["obs/where"][part.base + at :][:count] for part, at, count in runs]
+                assert np.concatenate(where).tolist() == [[i, row.episode, row.step] for row in kept]
+                carry = np.concatenate([part.carry[at : at + count] for part, at, count in runs])
                 assert carry.tolist() == [list(row.carry) for row in kept]
 
     def write_back(self, refs: list[list[int]], carry: np.ndarray) -> None:

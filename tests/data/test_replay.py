@@ -73,6 +73,17 @@ def test_a_terminal_row_is_told_from_a_truncated_one() -> None:
     assert segment.cont[0].tolist() == [1, 0, 1, 1]
 
 
+def test_every_row_of_a_long_open_episode_is_kept() -> None:
+    replay, source = small(envs=2), Source(2)
+    feed(replay, source, ["ss"] * 131)
+    for stream in range(2):
+        for first in range(1, 128):
+            replay._online.append((stream, first))
+    batch = replay.sample(len(replay._online), 0)
+    check_rows(batch)
+    assert batch.carry.tolist() == [[first - 1, stream] for stream, first in batch.refs.tolist()]
+
+
 def test_the_first_row_of_a_window_only_lends_its_carry() -> None:
     replay = small()
     feed(replay, Source(1), "s" * 9)
@@ -267,6 +278,8 @@ def test_no_window_is_cut_before_there_is_one() -> None:
     feed(replay, source, "s")
     assert replay.ready()
     assert replay.sample(3, 0).refs.tolist() == [[0, 1]] * 3
+    with pytest.raises(DataError, match="at least one window, found 0"):
+        replay.sample(0, 1)
 
 
 @pytest.mark.parametrize(
@@ -474,8 +487,7 @@ def test_a_resumed_replay_goes_on_as_the_one_that_was_not_stopped(tmp_path: Path
     def work(replay: Replay, source: Source, first: int, stop: int) -> list[Any]:
         batches = []
         for n in range(first, stop):
-            letter = "slctsas"[n * n % 7] if n % 3 == 0 else "s"
-            feed(replay, source, [letter + "s"], n)
+            feed(replay, source, ["lctasssssssssss"[n * n % 13] + "sssltssssssssc"[n % 14]], n)
             if replay.ready():
                 batches.append(replay.sample(3, n))
                 replay.write_back(batches[-1], batches[-1].carry[:, None] + torch.rand(1, LENGTH, 1, generator=dice(n)))
@@ -488,6 +500,7 @@ def test_a_resumed_replay_goes_on_as_the_one_that_was_not_stopped(tmp_path: Path
     expected = work(whole, source, 0, 240)
     first, source = small(tmp_path / "parts", envs=2, capacity=150), Source(2)
     found = work(first, source, 0, 170)
+    assert first.episodes > 5, "finished episodes are saved too"
     state, copy = first.save(), Source(2)
     copy.episode, copy.step, copy.ended = [*source.episode], [*source.step], [*source.ended]
     work(first, source, 170, 230)  # lost
@@ -499,10 +512,8 @@ def test_a_resumed_replay_goes_on_as_the_one_that_was_not_stopped(tmp_path: Path
     assert all(torch.equal(one[name], two[name]) for name in one.keys() - {"saves"})
     whole.close()
     second.close()
-    assert (
-        fw.load(tmp_path / "whole").column("obs/where").tolist()
-        == fw.load(tmp_path / "parts").column("obs/where").tolist()
-    )
+    rows, more = (fw.load(tmp_path / name).column("obs/where") for name in ("whole", "parts"))
+    assert np.array_equal(rows, more[-len(rows) :]), "what a checkpoint needs may still be there before them"
 
 
 def test_carries_that_are_too_many_for_a_checkpoint_are_zero_after_a_return(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -550,7 +561,11 @@ def test_a_full_disk_loses_no_row(tmp_path: Path, code: int) -> None:
     check_rows(replay.sample(60, 0))
     feed(replay, source, rounds)
     assert fw.load(tmp_path / "replay").episodes == 5
+    feed(replay, source, rounds * 2)
+    with failing(1, code, for_good=True), pytest.raises(WriteFailed, match="replay"):
+        feed(replay, source, rounds * 8)
     replay.close()
+    assert fw.load(tmp_path / "replay").episodes >= 8
 
 
 def test_rows_are_added_while_others_are_sampled(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from foreworld.core import Space
 from foreworld.core.errors import DataError, InUse, OutputExists, WriteFailed
 from foreworld.core.files import write_json
 from foreworld.data import Episode, Source, Writer
-from foreworld.testing.faults import failing, flip_bit
+from foreworld.testing.faults import failing, flip_bit, leftovers
 
 IMAGE = Space(kind="image", shape=(3, 16, 16), dtype="uint8")
 VECTOR = Space(kind="vector", shape=(2,), dtype="float32")
@@ -313,6 +313,29 @@ def test_what_a_crash_left_of_a_dropped_shard_is_not_read_and_is_swept(tmp_path:
     assert sorted(p.name for p in (path / "shards").iterdir()) == ["000001", "000002"]
 
 
+@pytest.mark.parametrize("work", ["drop", "rewind"])
+def test_any_refusal_of_the_disk_leaves_a_whole_store_when_shards_are_removed(tmp_path: Path, work: str) -> None:
+    numbered(tmp_path / "whole", 6)
+    left = {"drop": [2, 3, 4, 5], "rewind": [0, 1, 2, 3]}[work]
+    for at in range(1, 200):
+        path = tmp_path / str(at)
+        shutil.copytree(tmp_path / "whole", path)
+        with failing(at, errno.EIO) as seen:
+            try:
+                with Writer(path, FULL, truth=TRUTH) as writer:
+                    writer.drop(1, 2) if work == "drop" else writer.rewind(2)
+            except (WriteFailed, DataError) as fault:  # when it writes, or when it opens what is there
+                assert str(path) in str(fault)
+        assert fw.load(path).numbers.tolist() in ([0, 1, 2, 3, 4, 5], left)
+        with Writer(path, FULL, truth=TRUTH) as writer:
+            writer.drop(1, 2) if work == "drop" else writer.rewind(2)
+        assert fw.load(path).numbers.tolist() == left
+        assert leftovers(path) == []
+        if len(seen) < at:
+            break
+    assert at > 5
+
+
 def test_a_gap_behind_what_was_dropped_is_damage(tmp_path: Path) -> None:
     path = tmp_path / "d"
     numbered(path, 8)
@@ -333,6 +356,22 @@ def test_a_store_returns_to_fewer_shards(tmp_path: Path) -> None:
     data = fw.load(path)
     assert data.episodes == 5
     assert np.array_equal(data.raw(4)["obs/image"], full_episode(4, 9).obs["image"])
+
+
+def test_a_store_that_dropped_all_it_returned_to_goes_on_with_its_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "d"
+    numbered(path, 8)
+    fingerprint = fw.load(path).fingerprint
+    with Writer(path, FULL, truth=TRUTH) as writer:
+        writer.drop(2, 4)
+        writer.rewind(2)
+    with pytest.raises(DataError, match="no finished episode"):
+        fw.load(path)
+    numbered(path, 2)
+    data = fw.load(path)
+    assert data.numbers.tolist() == [4, 5]
+    assert data.fingerprint == fingerprint
+    assert [p.name for p in (path / "shards").iterdir()] == ["000002"]
 
 
 def test_a_shard_that_is_dropped_while_the_store_is_opened_is_not_missed(

@@ -52,6 +52,13 @@ def test_pictures_follow_the_standard_protocol() -> None:
     assert total < 0, "something happened"
 
 
+def test_grey_is_the_brightness_of_the_same_picture() -> None:
+    coloured, grey = (make_atari("ALE/Pong-v5", image_size=None, grey=grey) for grey in (False, True))
+    seen, shown = coloured.reset(seed=1)[0]["image"].astype(float), grey.reset(seed=1)[0]["image"]
+    assert shown.shape == (210, 160, 1) and shown.max() > 100
+    assert np.abs(shown[..., 0] - seen @ [0.299, 0.587, 0.114]).max() <= 0.51
+
+
 def play(seed: int, **options: Any) -> list[bytes]:
     env = make_atari("ALE/Freeway-v5", **options)
     obs, _ = env.reset(seed=seed)

@@ -158,6 +158,8 @@ def test_what_cannot_be_made_is_said_clearly(env_id: str, error: type[Exception]
         ("ale_py", "ALE/Pong-v5", "atari"),
         ("Box2D", "LunarLander-v3", "box2d"),
         ("mujoco", "HalfCheetah-v5", "mujoco"),
+        ("dm_control", "dmc/walker-walk", "dmc"),
+        ("crafter", "crafter/reward", "crafter"),
     ],
 )
 def test_a_missing_package_names_its_extra(

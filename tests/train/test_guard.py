@@ -187,7 +187,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_training(
         calls.append(progress.step)
         if progress.step == 4:
             raise OSError(28, "No space left on device")
-        return save_checkpoint(folder, model, optimizer, progress)
+        return save_checkpoint(folder, model, optimizer, progress, beside)
 
     monkeypatch.setattr(guard, "save_checkpoint", save)
     assert fit(toy(), data, steps=6, save_every=2, out=tmp_path / "run", **SETTINGS).steps == 6

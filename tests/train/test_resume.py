@@ -148,7 +148,9 @@ def test_skips_and_returns_are_the_same_after_a_kill(toy: Make, data: Dataset, t
         bad = {data.sample(4, 6, seed=0, step=step, across=True).obs["obs"].numpy().tobytes() for step in (7, 8, 9, 15)}
         model.faults = lambda call: None
         plain = model.losses
-        model.losses = lambda segment, state=None: _poisoned(plain(segment, state), segment.obs["obs"].numpy().tobytes() in bad)
+        model.losses = lambda segment, state: _poisoned(
+            plain(segment, state), segment.obs["obs"].numpy().tobytes() in bad
+        )
         return model
 
     check_kills(faulty, data, tmp_path, [8, 11, 17], settings)

@@ -49,7 +49,9 @@ class AgentPolicy:
         choice = self.agent.policy(self.model.read(seen).feat)
         action = choice.mode() if self.mode else choice.sample()
         assert self.model.spec.action is not None
-        return self.model.spec.action.from_model(action.cpu()).numpy().astype(rows.prev_action.dtype)
+        taken = self.model.spec.action.from_model(action.cpu()).numpy()
+        whole = rows.prev_action.dtype.kind in "iu"
+        return (np.rint(taken) if whole else taken).astype(rows.prev_action.dtype)
 
     def carry(self) -> Tensor:
         """Return the state as numbers [N, K], to be kept with the rows."""

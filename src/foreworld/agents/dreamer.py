@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from foreworld.agents.returns import ReturnRange
 from foreworld.core import Losses, Segment, Step, WorldModel, require, tree
 from foreworld.core.errors import ConfigError, SpecError
-from foreworld.nn import MLP, Actions, Linear, TwoHotHead, actions_of
+from foreworld.nn import MLP, Actions, Linear, TwoHotHead, actions_of, at_least_single
 from foreworld.ops import lambda_return
 from foreworld.rollout import imagine
 
@@ -148,7 +148,7 @@ class Dreamer(nn.Module):
 
     def policy(self, feat: Tensor) -> Choice:
         """Say what to do in states with features [.., D]."""
-        return Choice(self.actions, self.actor_out(self.actor(feat)))
+        return Choice(self.actions, at_least_single(self.actor_out(self.actor(feat))))
 
     def value(self, feat: Tensor) -> Tensor:
         """Predict the discounted sum of rewards to come [..] from states with features [.., D]."""

@@ -27,10 +27,12 @@ class ReturnRange(nn.Module):
 
     lower: Tensor
     upper: Tensor
+    shares: Tensor
 
     def __init__(self, rate: float = 0.01, low: float = 0.05, high: float = 0.95, least: float = 1.0) -> None:
         super().__init__()
-        self.rate, self.shares, self.least = rate, (low, high), least
+        self.rate, self.least = rate, least
+        self.register_buffer("shares", torch.tensor([low, high]), persistent=False)
         self.register_buffer("lower", torch.zeros(()))
         self.register_buffer("upper", torch.zeros(()))
         self._before: tuple[Tensor, Tensor] | None = None
@@ -42,9 +44,7 @@ class ReturnRange(nn.Module):
         Returns that are not finite change nothing: the update that they belong to will be skipped.
         """
         self._before = self.lower.clone(), self.upper.clone()
-        flat = returns.flatten().float()
-        shares = torch.tensor(self.shares, device=flat.device)
-        found = torch.quantile(flat, shares)
+        found = torch.quantile(returns.flatten().to(self.shares.dtype), self.shares)
         sound = found.isfinite().all()
         for held, now in zip((self.lower, self.upper), found.unbind(), strict=True):
             held.copy_(torch.where(sound, held + self.rate * (now - held), held))

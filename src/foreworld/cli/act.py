@@ -29,6 +29,8 @@ class Act:
 
     run: Path
     """Run folder of the agent."""
+    env: str | None = None
+    """Where to act; by default where it learned. A class of your own (module:Class) must be named."""
     episodes: int = 100
     """How many to play."""
     mode: Literal["mode", "sample"] = "mode"
@@ -54,7 +56,7 @@ def run(argv: list[str]) -> None:
     args = parse(Act, argv, "act")
     if args.episodes < 1 or not 0 < args.confidence < 1:
         raise ConfigError("--episodes must be at least 1, and --confidence between 0 and 1")
-    found = load_agent(args.run, device(args.device))
+    found = load_agent(args.run, device(args.device), args.env)
     if args.clip is not None and not can_film(found.run.model):
         raise MissingExtra("--clip needs PyAV and Pillow (pip install 'foreworld[video]') and a model that decodes")
     torch.manual_seed(args.seed)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from foreworld.agents import Dreamer, DreamerConfig
 from foreworld.cli.options import device, difference, environment_options, parse, print_json, say
 from foreworld.core import from_json
 from foreworld.core.errors import ConfigError
-from foreworld.core.files import claim_output, lock_folder
+from foreworld.core.files import claim_output
 from foreworld.core.interrupt import Interrupted
 from foreworld.core.registry import load as find
 from foreworld.envs import make
@@ -47,7 +46,7 @@ class Agent:
     """
 
     env: str = ""
-    """Gymnasium id, bundled world, or module:Class of your own."""
+    """Gymnasium id, bundled world, or module:Class of your own; with --resume only the last must be named again."""
     env_options: str = ""
     """Further options of the environment, as JSON: '{"gravity": 1.62}'."""
     preset: str = "classic"
@@ -139,8 +138,7 @@ def _start(args: Any, env_options: Mapping[str, Any]) -> tuple[Path, OnlineResul
     agent = Dreamer(model, args.agent).to(where)
     # made here and again by train_agent, so that a missing package is found before an old run is replaced
     Sinks(args.sink, args.out, {})
-    with lock_folder(args.out) if (args.out / CONFIG).is_file() else nullcontext():
-        claim_output(args.out, args.overwrite)
+    claim_output(args.out, args.overwrite)
     with Display(f"agent {args.env}", "steps", args.json, limit=60 * config.minutes) as display:
         return args.out, train_agent(
             args.env,
@@ -156,7 +154,7 @@ def _start(args: Any, env_options: Mapping[str, Any]) -> tuple[Path, OnlineResul
 
 def _resume(args: Any, stored: Mapping[str, Any]) -> tuple[Path, OnlineResult]:
     folder = args.resume
-    for name in ("env", "env_options", "preset", "size", "out", "overwrite"):
+    for name in ("env_options", "preset", "size", "out", "overwrite"):
         if getattr(args, name) != getattr(Agent, name):
             flag = "--" + name.replace("_", "-")
             raise ConfigError(f"{flag} cannot be given with --resume, which restores it from {folder}; leave it out")
@@ -167,7 +165,7 @@ def _resume(args: Any, stored: Mapping[str, Any]) -> tuple[Path, OnlineResult]:
     config = _with_flags(args.online, args)
     if config != stored["online"]:
         say(f"resume: settings differ from the run's: {difference(stored['online'], config)}", args.json)
-    found = load_agent(folder, device(args.device))
+    found = load_agent(folder, device(args.device), args.env or None)
     with Display(f"agent {found.env} (resumed)", "steps", args.json, limit=60 * config.minutes) as display:
         return folder, train_agent(
             found.env,

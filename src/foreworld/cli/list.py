@@ -75,11 +75,16 @@ def _agents() -> tuple[list[str], list[list[str | int | float]]]:
 
 def _envs() -> tuple[list[str], list[list[str]]]:
     rows = [["any Gymnasium id", "gymnasium", "CartPole-v1", ""]]
+    rows.append(["module:Class", "you", "my_arm:Pusher", "a class of your own, in the current directory or installed"])
     for name in names("envs"):
         if name == "foreworld":
             rows += [[env_id, "foreworld", env_id, world.about] for env_id, world in WORLDS.items()]
         elif name == "ALE":
             rows.append(["ALE/...", "foreworld", "ALE/Freeway-v5", "an Atari 2600 game; pictures"])
+        elif name == "crafter":
+            rows.append(["crafter/...", "foreworld", "crafter/reward", "survival with 22 achievements; pictures"])
+        elif name == "dmc":
+            rows.append(["dmc/...", "foreworld", "dmc/walker-walk", "DeepMind Control Suite; vectors or pictures"])
         else:
             rows.append([f"{name}/...", "foreworld", name, ""])
     return ["id", "made by", "example", "what it is"], rows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from contextlib import nullcontext
 from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +13,7 @@ import torch
 from foreworld.cli.options import device, difference, parse, print_json, say
 from foreworld.core import from_json
 from foreworld.core.errors import ConfigError
-from foreworld.core.files import claim_output, lock_folder
+from foreworld.core.files import claim_output
 from foreworld.core.interrupt import Interrupted
 from foreworld.core.registry import load as find
 from foreworld.data import Dataset, load
@@ -124,8 +123,7 @@ def _start(args: Any, family: Any) -> tuple[Path, FitResult]:
     model = family.build(train.spec, args.model).to(device(args.device))
     # made here and again by fit, so that a missing package is found before an old run is replaced
     Sinks(args.sink, args.out, {})
-    with lock_folder(args.out) if (args.out / CONFIG).is_file() else nullcontext():
-        claim_output(args.out, args.overwrite)
+    claim_output(args.out, args.overwrite)
     with Display(f"train {family.name}", "updates", args.json, limit=60 * config.minutes) as display:
         report, film = show(display), _film(args, model, heldout)
         return args.out, fit(model, train, config, out=args.out, report=report, sinks=args.sink, film=film)

@@ -20,6 +20,8 @@ _BUILTIN: dict[str, dict[str, str]] = {
     "planners": {},
     "envs": {
         "ALE": "foreworld.envs.atari:make_atari",
+        "crafter": "foreworld.envs.crafter:make_crafter",
+        "dmc": "foreworld.envs.dmc:make_dmc",
         "foreworld": "foreworld.envs.worlds:make_world",
     },
     "formats": {},

@@ -62,7 +62,7 @@ def detach(node: T) -> T:
     Returns:
         A tree of the same values.
     """
-    return map(lambda leaf: leaf.detach(), node)
+    return map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, node)
 
 
 def to(node: T, device: torch.device | str) -> T:

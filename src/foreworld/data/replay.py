@@ -216,8 +216,10 @@ class Replay:
             out: a batch of the same size that is no longer needed: its observations are overwritten and given back.
 
         Raises:
-            DataError: no window can be cut yet.
+            DataError: no window can be cut yet, or none is asked for.
         """
+        if batch < 1:
+            raise DataError(f"a batch needs at least one window, found {batch}")
         with self._lock:
             starts: list[tuple[int, int]] = []
             while self._online and len(starts) < batch:
@@ -260,9 +262,10 @@ class Replay:
         Say by `confirm` when they are stored; until then nothing goes from disk that an earlier state needs.
         """
         with self._lock:
-            self._saved.append(self._evicted)
-            unsealed = self._unsealed()
             sealed = self._evicted if self._archive is None else self._sealed
+            # what was evicted but is not sealed yet will be sealed again by who goes on from here
+            self._saved.append(min(self._evicted, sealed))
+            unsealed = self._unsealed()
             lost = [one.place for one in (*self._gathered, *self._unshelved)][: max(self._evicted - sealed, 0)]
             opened = self._tracks.open_rows()
             carries = [self._tracks.streams[one.stream].part(one.first).carry for one in self._finished]
@@ -273,7 +276,7 @@ class Replay:
                 form=(len(self._tracks.streams), self.length, self.carry),
                 added=self.added,
                 evicted=self._evicted,
-                saves=(*self._stored, self._evicted)[-SAVES:],
+                saves=(*self._stored, self._saved[-1])[-SAVES:],
                 sealed=sealed,
                 shards=0 if self._archive is None else self._archive.shards,
                 streams=self._tracks.numbers(),
@@ -301,7 +304,11 @@ class Replay:
     def close(self) -> None:
         """Write all finished episodes to disk and release the folder; open episodes are not stored."""
         with self._lock:
-            if self._archive is not None:
+            if self._archive is None:
+                return
+            try:
+                self._shelve()
+            finally:
                 self._archive.close()
 
     def __enter__(self) -> Self:
@@ -330,14 +337,14 @@ class Replay:
 
     def _evict(self) -> None:
         """Forget the oldest finished episodes while there are too many rows."""
-        if self._rows <= self._limit or not self._finished:
-            return
+        before = self._evicted
         while self._rows > self._limit and self._finished:
             gone = self._finished.popleft()
             self._tracks.evict(gone)
             self._evicted += 1
             self._rows -= gone.rows
-        self._drop()
+        if self._evicted > before:
+            self._drop()
 
     def _shelve(self) -> None:
         """Give finished episodes to the archive, which writes them when enough have gathered."""
@@ -390,7 +397,7 @@ class Replay:
         same = all(stated.get(number, place.rows) == place.rows for number, place in places.items())
         if self._archive is not None and (len(places) + self._archive.dropped != found.sealed or not same):
             raise CheckpointError("the state of the replay counts other episodes than its store has; restore a copy")
-        rows, carries = _Tape(found.gathered), _Tape({"": found.carries()})
+        rows, carries = _Reel(found.gathered), _Reel({"": found.carries()})
         for number, entry in enumerate(found.episodes.tolist(), found.oldest):
             stream, first, count, is_terminal = entry
             episode = Finished(stream, first, count, bool(is_terminal))
@@ -400,12 +407,12 @@ class Replay:
             if number >= found.evicted:
                 self._finished.append(episode)
                 self._tracks.put(episode, columns, base, carries.take(episode.rows)[""].copy())
-        rows = _Tape(found.open)
+        rows = _Reel(found.open)
         self._tracks.reopen([(rows.take(n), carries.take(n)[""].copy()) for n in opened])
         self._shelve()
 
 
-class _Tape:
+class _Reel:
     """Rows that are taken off one after another."""
 
     def __init__(self, columns: Mapping[str, np.ndarray]) -> None:

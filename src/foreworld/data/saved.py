@@ -28,7 +28,7 @@ class Saved:
         form: number of streams N, rows of a segment T, width of a carry C.
         added: actions that were ever added.
         evicted: episodes that were evicted, oldest first.
-        saves: how many were when each of the last two stored states was saved, this one included.
+        saves: what `oldest` was in each of the last two stored states, this one included.
         sealed: episodes that were sealed on disk.
         shards: shards that those lie in.
         streams: [N, 5] counters of each stream.

@@ -192,7 +192,7 @@ class Writer:
             if not schema.exists():
                 self.schema.write(self.path)
             self._lock = opened.pop_all()
-        return int(last[0].name) + 1 if last else 0
+        return int(last[0].name) + 1 if last else Dropped.read(self.path).shards
 
     def _agree(self) -> None:
         found = Schema.read(self.path)

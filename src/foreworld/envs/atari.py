@@ -18,6 +18,9 @@ SCREEN_HZ = 60
 TIME_LIMIT = 108_000
 """Raw frames after which an episode is cut off: half an hour of play."""
 
+BRIGHTNESS = np.array([0.299, 0.587, 0.114], np.float32)
+"""How bright red, green and blue are (ITU-R BT.601)."""
+
 
 class Atari(gym.Env[dict[str, np.ndarray], Any]):
     """One game: `image`, averaged to a square, and `truth/ram`, the 128 bytes of the console.
@@ -39,6 +42,7 @@ class Atari(gym.Env[dict[str, np.ndarray], Any]):
         noop_max: int = 30,
         sticky: float = 0.0,
         full_actions: bool = False,
+        grey: bool = False,
         **options: Any,
     ) -> None:
         """Open a game.
@@ -50,6 +54,7 @@ class Atari(gym.Env[dict[str, np.ndarray], Any]):
             noop_max: largest number of idle frames at the start, drawn uniformly from 0 on.
             sticky: probability that the console repeats the action before.
             full_actions: all 18 actions instead of those that the game uses.
+            grey: one channel, the brightness, instead of three.
             **options: `mode` and `difficulty` of the game.
         """
         self._console = gym.make(
@@ -64,7 +69,7 @@ class Atari(gym.Env[dict[str, np.ndarray], Any]):
         inner: Any = self._console.unwrapped
         self._ale = inner.ale
         self._actions = list(inner._action_set)
-        self._frame_skip, self._noop_max = frame_skip, noop_max
+        self._frame_skip, self._noop_max, self._grey = frame_skip, noop_max, grey
         height, width = self._ale.getScreenDims()
         self._size = (image_size, image_size) if image_size else (height, width)
         self._screens = np.zeros((2, height, width, 3), np.uint8)
@@ -74,7 +79,7 @@ class Atari(gym.Env[dict[str, np.ndarray], Any]):
         self.action_space: spaces.Space[Any] = spaces.Discrete(len(self._actions))
         self.observation_space: spaces.Space[Any] = spaces.Dict(
             {
-                "image": spaces.Box(0, 255, (*self._size, 3), np.uint8),
+                "image": spaces.Box(0, 255, (*self._size, 1 if grey else 3), np.uint8),
                 "truth/ram": spaces.Box(0, 255, (self._ale.getRAMSize(),), np.uint8),
             }
         )
@@ -145,6 +150,8 @@ class Atari(gym.Env[dict[str, np.ndarray], Any]):
 
     def _observe(self) -> dict[str, np.ndarray]:
         screen = np.maximum(self._screens[0], self._screens[1])
+        if self._grey:
+            screen = np.rint(screen @ BRIGHTNESS).astype(np.uint8)[..., None]
         return {"image": resize_area(screen, *self._size), "truth/ram": self._ale.getRAM()}
 
 

@@ -9,6 +9,7 @@ from foreworld.nn.distributions import Latent as Latent
 from foreworld.nn.distributions import sample as sample
 from foreworld.nn.heads import BernoulliHead as BernoulliHead
 from foreworld.nn.heads import TwoHotHead as TwoHotHead
+from foreworld.nn.heads import at_least_single as at_least_single
 from foreworld.nn.mlp import MLP as MLP
 from foreworld.nn.mlp import Linear as Linear
 from foreworld.nn.mlp import RMSNorm as RMSNorm

@@ -30,7 +30,7 @@ class TwoHotHead(nn.Module):
 
     def forward(self, feat: Tensor) -> Tensor:
         """Return the expected value [..] for features [.., D]."""
-        return self.mean(self.out(self.body(feat)))
+        return self.mean(self._logits(feat))
 
     def loss(self, feat: Tensor, target: Tensor) -> Tensor:
         """Return the cross-entropy [..] for raw targets [..]."""
@@ -38,7 +38,11 @@ class TwoHotHead(nn.Module):
 
     def log_probs(self, feat: Tensor) -> Tensor:
         """Return the log-probabilities [.., K] of the bins, for who needs more than one of what follows."""
-        return torch.log_softmax(self.out(self.body(feat)), -1)
+        return torch.log_softmax(self._logits(feat), -1)
+
+    def _logits(self, feat: Tensor) -> Tensor:
+        # losses and distributions are float32 whatever autocast computes in
+        return at_least_single(self.out(self.body(feat)))
 
     def mean(self, log_probs: Tensor) -> Tensor:
         """Return the expected value [..] of log-probabilities [.., K]."""
@@ -65,8 +69,16 @@ class BernoulliHead(nn.Module):
 
     def forward(self, feat: Tensor) -> Tensor:
         """Return the probability [..] for features [.., D]."""
-        return torch.sigmoid(self.out(self.body(feat)).squeeze(-1))
+        return torch.sigmoid(self._logit(feat))
 
     def loss(self, feat: Tensor, target: Tensor) -> Tensor:
         """Return the cross-entropy [..] for targets [..] in [0, 1]."""
-        return F.binary_cross_entropy_with_logits(self.out(self.body(feat)).squeeze(-1), target, reduction="none")
+        return F.binary_cross_entropy_with_logits(self._logit(feat), target, reduction="none")
+
+    def _logit(self, feat: Tensor) -> Tensor:
+        return at_least_single(self.out(self.body(feat))).squeeze(-1)
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """Return half precision, in which autocast computes, as float32, for losses and distributions; else `x` [..]."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

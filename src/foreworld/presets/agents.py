@@ -10,6 +10,7 @@ from foreworld.agents import DreamerConfig
 from foreworld.core.errors import UnknownName
 from foreworld.core.registry import unknown
 from foreworld.models.rssm import RSSMConfig
+from foreworld.presets.protocols import PROTOCOLS, Protocol
 from foreworld.presets.rssm import CONFIGS
 from foreworld.train import OnlineConfig
 
@@ -46,11 +47,25 @@ class AgentPreset:
 CLASSIC = AgentPreset(
     model=RSSMConfig(deter=256, units=64, latents=16, classes=8, layers=2),
     agent=DreamerConfig(units=64),
-    online=OnlineConfig(steps=20_000, batch=16, length=32, prefill=200, lr=3e-4, warmup=200, capacity=200_000),
+    online=OnlineConfig(steps=8_000, batch=16, length=32, prefill=200, lr=3e-4, warmup=200, capacity=200_000),
     about="small vectors on a CPU: Gymnasium's classic control, solved within an hour on two cores",
 )
 
-PRESETS = {"classic": CLASSIC}
+
+def _by(protocol: Protocol) -> AgentPreset:
+    """Return the agent of a published protocol, with the official sizes and learning rate."""
+    model = CONFIGS[protocol.size]
+    online = OnlineConfig(steps=protocol.steps, num_envs=protocol.num_envs, train_ratio=protocol.train_ratio)
+    return AgentPreset(
+        model=model,
+        agent=DreamerConfig(units=model.units),
+        online=replace(online, capacity=min(5_000_000, protocol.steps)),
+        env=protocol.options,
+        about=f"{protocol.kind}...: size {protocol.size}, as published",
+    )
+
+
+PRESETS = {"classic": CLASSIC} | {name: _by(found) for name, found in PROTOCOLS.items()}
 
 
 def agent_preset(name: str, size: str | None = None) -> AgentPreset:

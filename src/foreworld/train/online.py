@@ -172,9 +172,13 @@ def train_agent(
         Steps, updates, episodes, seconds and the logged metrics, and whether it was interrupted.
 
     Raises:
-        ConfigError, SpecError: a setting that cannot be run; an environment that is not the model's.
-        CheckpointError, OutputExists, InUse: a run that cannot be resumed, or is there already, or is being trained.
-        EnvironmentFault, NonFinite: environment or numbers failed too often; the last checkpoint is intact.
+        ConfigError: a setting that cannot be run.
+        CheckpointError: `resume`, and `out` is no such run, damaged, or another model's.
+        EnvironmentFault: the environment failed too often; the last checkpoint is intact.
+        InUse: another process trains in `out`.
+        NonFinite: a loss or gradient stays NaN or infinite; names it. The last checkpoint is intact.
+        OutputExists: `out` exists and `resume` is false.
+        SpecError: the environment's observations or actions are not the model's.
 
     Example:
         >>> import foreworld as fw

@@ -16,7 +16,7 @@ import torch
 from foreworld import __version__
 from foreworld.agents import Dreamer, DreamerConfig
 from foreworld.core import Spec, TrainableModel, from_json, to_json
-from foreworld.core.errors import CheckpointError, DataError, OutputExists
+from foreworld.core.errors import CheckpointError, ConfigError, DataError, OutputExists
 from foreworld.core.files import make_folder, read_sealed, write_json
 from foreworld.core.registry import load as find
 from foreworld.core.tensorfile import read_forms
@@ -232,18 +232,21 @@ class AgentRun:
     env_options: dict[str, Any]
 
 
-def load_agent(path: str | Path, device: str = "cpu") -> AgentRun:
+def load_agent(path: str | Path, device: str = "cpu", env: str | None = None) -> AgentRun:
     """Load an agent and its world model from the run folder.
 
     Args:
         path: a folder written by `train_agent` or `foreworld agent`.
         device: where to put both.
+        env: the environment to act in; by default the one it learned in. Where that is a class of somebody's own
+            (`module:Class`), it must be given: a folder that comes from elsewhere must not name code to run.
 
     Returns:
         The run with its agent.
 
     Raises:
         CheckpointError: not a run folder, without an agent, damaged, or written by a newer foreworld.
+        ConfigError: the environment is a class of somebody's own, and was not named.
         UnknownName: the model's family is not installed.
 
     Example:
@@ -264,11 +267,15 @@ def load_agent(path: str | Path, device: str = "cpu") -> AgentRun:
     run = load_run(folder, device)
     try:
         agent = Dreamer(run.model, from_json(DreamerConfig, config["agent"], f"{where}: agent"))
-        env, options = str(config["env"]["id"]), dict(config["env"]["options"])
+        stored, options = str(config["env"]["id"]), dict(config["env"]["options"])
     except (KeyError, TypeError, ValueError) as fault:
         raise CheckpointError(f"{where}: not a valid config ({fault!s:.200}); restore it from a copy") from fault
+    if env is None and ":" in stored:
+        raise ConfigError(
+            f"{where}: the environment is code, {stored!r:.80}; if you know it, name it: --env, or load_agent(env=...)"
+        )
     load_model(newest_checkpoint(folder / CHECKPOINTS), agent, "agent.safetensors")
-    return AgentRun(run=run, agent=agent.to(device).eval(), env=env, env_options=options)
+    return AgentRun(run=run, agent=agent.to(device).eval(), env=env or stored, env_options=options)
 
 
 def _trained_on(source: Path, stored: Any, where: str) -> Stretches:

@@ -1,0 +1,68 @@
+"""The verbs `agent` and `act`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from foreworld.cli.main import main
+
+TRAIN = ["agent", "--env", "CartPole-v1", "--quick", "--steps", "110", "--online.train-ratio", "16"]
+
+
+def answer(capsys: pytest.CaptureFixture[str], *argv: str) -> dict[str, object]:
+    assert main([*argv, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_an_agent_is_trained_resumed_judged_and_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(tmp_path / "run")
+    first = answer(capsys, *TRAIN, "--out", run)
+    assert first["steps"] == 110 and not first["interrupted"]
+    more = answer(capsys, "agent", "--resume", run, "--steps", "120")
+    assert more["steps"] == 120 and int(str(more["updates"])) > int(str(first["updates"]))
+    played = answer(
+        capsys, "act", "--run", run, "--episodes", "5", "--mode", "sample", "--out", str(tmp_path / "played")
+    )
+    assert played["episodes"] == 5 and played["mode"] == "sample"
+    mean = float(str(played["mean_return"]))
+    assert float(str(played["ci_low"])) <= mean <= float(str(played["ci_high"])) and 5 < mean <= 500
+    assert main([*TRAIN, "--out", run]) == 2 and "overwrite" in capsys.readouterr().err
+    again = answer(capsys, *TRAIN, "--out", run, "--overwrite")
+    assert again["updates"] == first["updates"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["agent"], "--env and --out are needed"),
+        (["agent", "--env", "CartPole-v1", "--out", "{}", "--preset", "clasic"], "did you mean 'classic'"),
+        (["agent", "--env", "CartPole-v1", "--out", "{}", "--size", "huge"], "unknown size"),
+        (["agent", "--env", "CartPole-v9", "--out", "{}"], "CartPole-v9"),
+        (["agent", "--env", "CartPole-v1", "--out", "{}", "--env-options", "[1]"], "names with values"),
+        (["agent", "--env", "CartPole-v1", "--out", "{}", "--online.prefill", "9", "--online.length", "1"], "length"),
+        (["agent", "--resume", "{}"], "not a run folder"),
+        (["act", "--run", "{}"], "not a run folder"),
+        (["act", "--run", "{}", "--episodes", "0"], "at least 1"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    argv: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([part.format(tmp_path / "run") for part in argv]) == 2
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error
+
+
+def test_what_a_run_was_begun_with_cannot_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(tmp_path / "run")
+    answer(capsys, *TRAIN, "--out", run)
+    for flags, said in (
+        (["--agent.horizon", "3"], "horizon 15 -> 3"),
+        (["--model.deter", "64"], "deter 256 -> 64"),
+        (["--size", "1m"], "--size cannot be given"),
+    ):
+        assert main(["agent", "--resume", run, *flags]) == 2
+        assert said in capsys.readouterr().err
