@@ -65,7 +65,7 @@ class Struck:
 
 
 def strike_training(kills: int, hangs: int, *, num_envs: int = 4, timeout: float = 1.0, seed: int = 0) -> Struck:
-    """Train an agent while workers are killed and hang at random moments, go on with it, and check what it learned from.
+    """Train an agent while workers are killed and hang at random moments, resume it, and check what it learned from.
 
     Call it in the main thread, as the training is ended by a signal.
 
@@ -77,7 +77,7 @@ def strike_training(kills: int, hangs: int, *, num_envs: int = 4, timeout: float
         seed: of the training and of the strikes.
     """
     if MARKED not in gym.registry:
-        gym.register(MARKED, MarkedEnv)
+        gym.register(MARKED, f"{MarkedEnv.__module__}:{MarkedEnv.__name__}")
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as home:
         marks, run = Path(home) / "marks", Path(home) / "run"
