@@ -39,6 +39,18 @@ def test_returns_that_are_not_finite_leave_no_trace(bad: float) -> None:
     assert float(tracker.update(torch.linspace(0, 100, 101))) == pytest.approx(1.5 * before)
 
 
+@pytest.mark.parametrize("sound", [True, False])
+def test_returns_of_an_update_that_was_skipped_leave_no_trace(sound: bool) -> None:
+    tracker, other = ReturnRange(rate=0.5), ReturnRange(rate=0.5)
+    for one in (tracker, other):
+        one.keep_where(torch.tensor(False))  # nothing to forget yet
+        one.update(torch.linspace(0, 100, 101))
+        one.keep_where(torch.tensor(True))
+    tracker.update(torch.linspace(-1e30, 1e30, 101))
+    tracker.keep_where(torch.tensor(sound))
+    assert all(torch.equal(a, b) for a, b in zip(tracker.buffers(), other.buffers(), strict=True)) is not sound
+
+
 def test_it_is_saved_with_the_agent() -> None:
     tracker, fresh = ReturnRange(rate=0.5), ReturnRange(rate=0.5)
     tracker.update(torch.linspace(0, 100, 101))

@@ -210,7 +210,10 @@ def test_a_run_that_cannot_go_on_exits_with_2_and_names_the_term(
         world, run, "--steps", "300", "--fit.lr", "1e30", "--fit.warmup", "1", "--fit.agc", "0", "--fit.max-skips", "2"
     )
     said = complaint(capsys, *args)
-    assert re.search(r"(loss|gradient|total)\S* was NaN or infinite in 2 updates in a row.*lower --fit\.lr", said)
+    found = re.search(
+        r"(loss|gradient|total)\S* was NaN or infinite in 2 updates in a row.*lower the .* \(--fit\.lr", said
+    )
+    assert found
     assert read_metrics(run / "metrics.jsonl")[-1]["rollbacks"] == 3
     assert torch.isfinite(torch.tensor(read_metrics(run / "metrics.jsonl")[-1]["skipped"]))
 

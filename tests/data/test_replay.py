@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -404,26 +406,81 @@ def test_with_keep_all_the_store_keeps_what_was_evicted(tmp_path: Path) -> None:
     assert fw.load(tmp_path / "replay").episodes == 20
 
 
+def shards_of(path: Path) -> list[str]:
+    return sorted(shard.name for shard in (path / "shards").iterdir())
+
+
 def test_shards_that_a_checkpoint_counts_on_are_not_dropped(tmp_path: Path) -> None:
     replay, source = small(tmp_path / "replay", capacity=100), Source(1)
     feed(replay, source, ("s" * 24 + "l") * 8)
-    old = [replay.save()]
+    old = replay.save()
+    replay.confirm()
     feed(replay, source, ("s" * 24 + "l") * 30)
-    old += [replay.save(), replay.save()]
+    replay.save()
+    replay.confirm()
     feed(replay, source, ("s" * 24 + "l") * 30)
     replay.close()
-    again = small(tmp_path / "replay", capacity=100, state=old[0])
+    again, source = small(tmp_path / "replay", capacity=100, state=old), Source(1)
     assert again.rows == 100
     check_rows(again.sample(40, 0))
     for _ in range(3):
         again.save()
-        feed(again, Source(1), ("s" * 24 + "l") * 30)
-    again.save()
+        again.confirm()
+        feed(again, source, ("s" * 24 + "l") * 30)
     again.close()
-    shards = sorted(path.name for path in (tmp_path / "replay" / "shards").iterdir())
+    shards = shards_of(tmp_path / "replay")
     with pytest.raises(CheckpointError, match="lacks shards"):
-        small(tmp_path / "replay", capacity=100, state=old[0])
-    assert sorted(path.name for path in (tmp_path / "replay" / "shards").iterdir()) == shards, "nothing was removed"
+        small(tmp_path / "replay", capacity=100, state=old)
+    assert shards_of(tmp_path / "replay") == shards, "nothing was removed"
+
+
+def test_states_that_could_not_be_stored_do_not_push_out_those_that_were(tmp_path: Path) -> None:
+    replay, source = small(tmp_path / "replay", capacity=100), Source(1)
+    feed(replay, source, ("s" * 24 + "l") * 8)
+    old = replay.save()
+    replay.confirm()
+    for _ in range(5):  # the disk is full: nobody confirms
+        feed(replay, source, ("s" * 24 + "l") * 10)
+        replay.save()
+    replay.close()
+    again = small(tmp_path / "replay", capacity=100, state=old)
+    assert again.rows == 100
+    check_rows(again.sample(40, 0))
+    again.close()
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+def test_whichever_call_the_disk_refuses_no_row_is_lost_and_no_number_shifts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, for_good: bool
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # what survives a power loss is not the question here
+    rounds, refused = ("s" * 24 + "l") * 4, 0
+    for at in range(1, 200, 7):
+        path = tmp_path / str(at)
+        replay, source = small(path, capacity=60), Source(1)
+        feed(replay, source, rounds)
+        with failing(at, errno.EIO, for_good=for_good) as seen:
+            for letter in rounds:
+                with suppress(WriteFailed):
+                    feed(replay, source, letter)
+        if len(seen) < at:
+            break
+        refused += 1
+        state = replay.save()
+        replay.close()
+        replay = small(path, capacity=60, state=state)
+        feed(replay, source, rounds)
+        state = replay.save()
+        replay.close()
+        data = fw.load(path)
+        assert data.numbers.tolist() == list(range(data.numbers[0], 12))
+        assert [data.raw(i)["obs/where"][0].tolist() for i in range(data.episodes)] == [[0, n, 0] for n in data.numbers]
+        assert len(shards_of(path)) <= data.episodes
+        again = small(path, capacity=60, state=state)
+        assert again.rows == replay.rows == 50
+        check_rows(again.sample(40, 0))
+        again.close()
+    assert refused > 7
 
 
 def test_a_resumed_replay_goes_on_as_the_one_that_was_not_stopped(tmp_path: Path) -> None:

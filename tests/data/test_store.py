@@ -287,7 +287,7 @@ def test_a_store_drops_its_oldest_shards_and_keeps_its_numbers(tmp_path: Path) -
     before = fw.load(path)
     with Writer(path, FULL, truth=TRUTH) as writer:
         writer.drop(1, 2)
-        writer.drop(3, 4)
+        writer.drop(3, 6)
         writer.add(full_episode(4, 8))
     data = fw.load(path)
     assert data.numbers.tolist() == [6, 7, 8]
@@ -387,7 +387,7 @@ def test_a_shard_that_is_dropped_while_the_store_is_opened_is_not_missed(
     def late(store: Path) -> list[Path]:
         found = real(store)
         if shards := next(drops, 0):
-            writer.drop(shards, 2)
+            writer.drop(shards, 2 * shards)
         return found
 
     monkeypatch.setattr(dataset, "shard_paths", late)

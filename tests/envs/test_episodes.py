@@ -242,8 +242,10 @@ def test_what_cannot_be_opened_is_said() -> None:
         env.reset(episodes=FRESH[:2])
     with pytest.raises(ConfigError, match="3 open episodes for 2 environments"):
         env.reset(0, FRESH)
-    with pytest.raises(SpecError, match=r"environment 1: an open episode has actions of shape \[3\], expected \[\]"):
+    with pytest.raises(SpecError, match=r"environment 1: .* float64 actions of shape \[3\], expected int64"):
         env.reset(0, [OpenEpisode(), OpenEpisode(actions=np.zeros((1, 3)))])
+    with pytest.raises(SpecError, match="environment 1: an open episode has an action that is not legal"):
+        env.reset(0, [OpenEpisode(), OpenEpisode(actions=np.array([0, 1, 2]))])
     others = Vector(gym.vector.SyncVectorEnv([lambda: gym.make("CartPole-v1")]))
     with pytest.raises(ConfigError, match="to come from `make`"):
         others.reset(0, FRESH[:1])

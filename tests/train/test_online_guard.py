@@ -16,7 +16,7 @@ from foreworld.core.errors import ConfigError, NonFinite
 from foreworld.core.registry import load
 from foreworld.envs import make
 from foreworld.train import train_agent
-from foreworld.train.checkpoint import list_checkpoints
+from foreworld.train.checkpoint import list_checkpoints, updates_of
 
 SETTINGS: dict[str, Any] = {"steps": 40, "prefill": 10, "batch": 2, "length": 5, "train_ratio": 10, "lr": 1e-3}
 
@@ -48,7 +48,7 @@ def test_the_very_first_updates_can_be_undone(tmp_path: Path, on_disk: bool, mon
     assert (found.history[-1]["skipped"], found.history[-1]["rollbacks"]) == (3, 1)
     assert all(bool(p.isfinite().all()) for p in (*model.parameters(), *agent.parameters()))
     if out is not None:
-        assert [int(path.name) for path in list_checkpoints(out / "checkpoints")] == [0, found.updates]
+        assert [updates_of(path) for path in list_checkpoints(out / "checkpoints")] == [0, found.updates]
 
 
 def test_numbers_that_stay_bad_end_the_run_with_a_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,7 +200,8 @@ class Dreamer(nn.Module):
         return terms, metrics
 
     def after_update(self, sound: Tensor) -> None:
-        """Let the slow critic follow the critic, where `sound`."""
+        """Let the slow critic follow the critic, and keep what the range of returns has learned, where `sound`."""
+        self.range.keep_where(sound)
         with torch.no_grad():
             share = self.config.slow_rate * sound.float()
             slow, fast = ([p.detach() for p in part.parameters()] for part in (self.slow, self.critic))

@@ -35,6 +35,7 @@ class ReturnRange(nn.Module):
         self.register_buffer("shares", torch.tensor([low, high]), persistent=False)
         self.register_buffer("lower", torch.zeros(()))
         self.register_buffer("upper", torch.zeros(()))
+        self._before: tuple[Tensor, Tensor] | None = None
 
     @torch.no_grad()
     def update(self, returns: Tensor) -> Tensor:
@@ -42,8 +43,19 @@ class ReturnRange(nn.Module):
 
         Returns that are not finite change nothing: the update that they belong to will be skipped.
         """
+        self._before = self.lower.clone(), self.upper.clone()
         found = torch.quantile(returns.flatten().to(self.shares.dtype), self.shares)
         sound = found.isfinite().all()
         for held, now in zip((self.lower, self.upper), found.unbind(), strict=True):
             held.copy_(torch.where(sound, held + self.rate * (now - held), held))
         return (self.upper - self.lower).clamp(min=self.least)
+
+    @torch.no_grad()
+    def keep_where(self, sound: Tensor) -> None:
+        """Forget the returns of the last `update` unless `sound`, a scalar bool, is true.
+
+        An update of the weights that is skipped for whatever reason may have come with returns that are finite but
+        absurd; the range would take thousands of updates to forget them.
+        """
+        for held, before in zip((self.lower, self.upper), self._before or (), strict=False):
+            held.copy_(torch.where(sound, held, before))

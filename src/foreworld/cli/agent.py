@@ -21,7 +21,7 @@ from foreworld.core.registry import load as find
 from foreworld.envs import make
 from foreworld.models.rssm import RSSM
 from foreworld.presets.agents import agent_preset
-from foreworld.train import OnlineConfig, OnlineResult, load_agent, train_agent
+from foreworld.train import OnlineConfig, OnlineResult, load_agent, state_hash, train_agent
 from foreworld.train.log import Display
 from foreworld.train.online import Report
 from foreworld.train.run import CONFIG, read_config
@@ -103,7 +103,9 @@ def run(argv: list[str]) -> None:
     if args.json:
         found = {"run": str(folder), "steps": result.steps, "updates": result.updates, "episodes": result.episodes}
         stopped = result.interrupted is not None
-        print_json(found | {"seconds": result.seconds, "interrupted": stopped, "metrics": last})
+        found |= {"seconds": result.seconds, "interrupted": stopped, "faults": result.faults}
+        found["state_hash"] = state_hash(folder)
+        print_json(found | {"metrics": last})
     if result.interrupted is not None:
         again = f"go on with: foreworld agent --resume {shlex.quote(str(folder))}"
         raise Interrupted(result.interrupted, f"stopped at step {result.steps}, checkpoint saved; {again}")
@@ -191,8 +193,8 @@ def show(display: Display) -> Report:
                 parts.append(f"return {metrics['episode_return']:.4g}")
             if passed > 0:
                 parts += [f"{updates / passed:.3g} updates/s", f"{waited / passed:.0%} waiting for data"]
-            if metrics.get("skipped"):
-                parts.append(f"{metrics['skipped']:.0f} skipped")
+            counted = {"skipped": "skipped", "env_died": "workers died", "env_hung": "hung", "env_refused": "bad rows"}
+            parts += [f"{metrics[name]:.0f} {words}" for name, words in counted.items() if metrics.get(name)]
             note, before = ", ".join(parts), metrics
         display.show(steps, total, note)
 

@@ -15,7 +15,7 @@ from foreworld.core.files import claim_output, read_json
 from foreworld.data import Dataset, load
 from foreworld.data.schema import SCHEMA_FILE
 from foreworld.studies.overview import data_page, run_page
-from foreworld.train import Run, load_run
+from foreworld.train import Run, load_run, state_hash
 from foreworld.train.log import METRICS, read_metrics
 from foreworld.train.run import CONFIG
 from foreworld.train.videos import list_videos
@@ -97,6 +97,7 @@ def _run_facts(path: Path, trained: Run, history: list[dict[str, float]]) -> dic
         "trained on": str(trained.data),
         "command": environment.get("command"),
         "seed": environment.get("seed"),
+        "state hash": state_hash(path),
         "videos": [str(video.relative_to(path)) for video in list_videos(path)],
         "last metrics": history[-1] if history else {},
     }

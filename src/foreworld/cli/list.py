@@ -16,7 +16,7 @@ from foreworld.core.registry import load as find
 from foreworld.core.registry import names
 from foreworld.core.spaces import Space
 from foreworld.presets.agents import PRESETS
-from foreworld.train.checkpoint import list_checkpoints
+from foreworld.train.checkpoint import list_checkpoints, updates_of
 from foreworld.train.run import CHECKPOINTS, CONFIG
 from foreworld.worlds.catalogue import WORLDS
 
@@ -95,6 +95,6 @@ def _runs(folder: Path) -> tuple[list[str], list[list[str | int]]]:
     for config in sorted(folder.glob(f"*/{CONFIG}")):
         stored = read_json(config)
         found = list_checkpoints(config.parent / CHECKPOINTS)
-        step = int(found[-1].name) if found else 0
+        step = updates_of(found[-1]) if found else 0
         rows.append([str(config.parent), stored.get("family", "?"), step, stored.get("data", {}).get("path") or "–"])
     return ["run", "family", "updates", "data"], rows

@@ -30,7 +30,7 @@ from foreworld.core.disk import (
 from foreworld.core.disk import lock_folder as lock_folder
 from foreworld.core.disk import sweep_partial as sweep_partial
 from foreworld.core.disk import write_atomic as write_atomic
-from foreworld.core.errors import DataError, ForeworldError, OutputExists
+from foreworld.core.errors import DataError, ForeworldError, OutputExists, WriteFailed
 
 MANIFEST = "manifest.json"
 SEAL = "sha256"
@@ -257,8 +257,8 @@ def sha256(path: Path, error: type[ForeworldError] = DataError) -> str:
 
 def _seal(folder: Path) -> None:
     """Hash every file below a folder into its manifest, and bring all of it to the disk."""
-    names = list_files(folder)
-    entries = {name: {"bytes": s.st_size, "sha256": sha256(folder / name)} for name, s in names.items()}
+    names = list_files(folder, WriteFailed)
+    entries = {name: {"bytes": s.st_size, "sha256": sha256(folder / name, WriteFailed)} for name, s in names.items()}
     with create(folder / MANIFEST) as file:
         file.write(_sealed({"files": entries}))
     files = [folder / name for name in (*names, MANIFEST)]

@@ -6,10 +6,11 @@ import sys
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from foreworld.core.errors import CheckpointError, OutputExists
+from foreworld.core.errors import CheckpointError, DataError, OutputExists, WriteFailed
 from foreworld.core.spaces import Space, Spec
 from foreworld.data.dropped import Dropped
 from foreworld.data.episode import Episode
@@ -17,8 +18,13 @@ from foreworld.data.schema import Schema, Source
 from foreworld.data.shard import Shard, allow_files, open_shard, shard_paths, verify_shards
 from foreworld.data.store import Writer, largest_shard, rows_to_seal
 
-Place = tuple[Mapping[str, np.ndarray], int]
-"""Columns of a shard, and the row there at which an episode begins."""
+
+class Place(NamedTuple):
+    """Where an episode lies: the columns of its shard, the row at which it begins there, and how many rows it has."""
+
+    columns: Mapping[str, np.ndarray]
+    base: int
+    rows: int
 
 
 class Archive:
@@ -72,8 +78,8 @@ class Archive:
 
     @property
     def shards(self) -> int:
-        """Number of the next shard."""
-        return self._writer.shards
+        """Number of the next shard: that after the newest one whose episodes were returned by `seal`."""
+        return self._first + len(self._shards)
 
     @property
     def places(self) -> list[Place]:
@@ -96,10 +102,14 @@ class Archive:
         """Write what has gathered, and return where on disk it lies.
 
         Raises:
-            WriteFailed: the disk refused; all is still gathered.
+            WriteFailed: the disk refused; what was not written is still gathered, and what was written but cannot be
+                read is returned by a later call.
         """
         self._writer.seal()
-        return self._mapped()
+        try:
+            return self._mapped()
+        except DataError as fault:
+            raise WriteFailed(str(fault)) from fault
 
     def drop(self, episodes: int) -> None:
         """Drop the shards that hold nothing but the oldest `episodes` that were ever added; the newest shard stays.
@@ -113,7 +123,7 @@ class Archive:
                 break
             gone, count = gone + 1, count + len(shard.lengths)
         if gone:
-            self._writer.drop(self._first + gone, count)
+            self._writer.drop(self._first + gone, self.dropped + count)
             self._first, self.dropped = self._first + gone, self.dropped + count
             for _ in range(gone):
                 self._shards.popleft()
@@ -124,10 +134,9 @@ class Archive:
 
     def _mapped(self) -> list[Place]:
         """Open the shards that were sealed since the last call, and return where their episodes lie."""
-        known = self._first + len(self._shards)
-        if known == self._writer.shards:
+        if self.shards == self._writer.shards:
             return []
-        fresh = [path for path in shard_paths(self._path) if int(path.name) >= known]
+        fresh = [path for path in shard_paths(self._path) if int(path.name) >= self.shards]
         allow_files((len(self._shards) + len(fresh)) * len(self._writer.schema.columns))
         opened = [open_shard(path, self._writer.schema) for path in fresh]
         self._shards += opened
@@ -136,4 +145,4 @@ class Archive:
 
 def _places(shard: Shard) -> list[Place]:
     starts = np.cumsum(shard.lengths) - shard.lengths
-    return [(shard.columns, start) for start in starts.tolist()]
+    return [Place(shard.columns, *at) for at in zip(starts.tolist(), shard.lengths.tolist(), strict=True)]

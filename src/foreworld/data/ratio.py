@@ -15,7 +15,8 @@ class Ratio:
         train_ratio: replayed steps per agent step.
         replayed: rows that one update replays, B * T.
         steps: agent steps counted so far, when a run is resumed.
-        updates: updates owed for those.
+        updates: updates owed for those. Where another ratio owes another number, counting begins afresh: a new ratio
+            holds from now on, and owes nothing for what was before.
 
     Attributes:
         steps: agent steps counted.
@@ -39,8 +40,9 @@ class Ratio:
         """Begin, or go on, counting."""
         if not 0 <= train_ratio < float("inf") or replayed < 1:
             raise ConfigError(f"a train ratio is >= 0 and an update replays rows, found {train_ratio} and {replayed}")
-        self.steps, self.updates = steps, updates
         self._per_step = Fraction(train_ratio) / replayed
+        same = updates == floor(steps * self._per_step)
+        self.steps, self.updates = (steps, updates) if same else (0, 0)
 
     def due(self, steps: int) -> int:
         """Count `steps` more agent steps and return how many more updates are owed for them."""

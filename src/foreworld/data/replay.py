@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from threading import RLock
-from typing import NamedTuple
+from types import TracebackType
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from foreworld.core.errors import CheckpointError, ConfigError, DataError, NonFinite
+from foreworld.core.errors import CheckpointError, ConfigError, DataError, NonFinite, WriteFailed
 from foreworld.core.spaces import TRUTH, Space, Spec
 from foreworld.data.archive import Archive, Place
 from foreworld.data.episode import Episode
@@ -25,8 +27,8 @@ from foreworld.data.windows import Batch, Windows
 
 LARGEST_HALF = 65504.0
 """Largest float16: beyond it a carry is cut off."""
-SAVES = 3
-"""States that stay valid while the replay goes on: of two checkpoints, and of one that is being written."""
+SAVES = 2
+"""Stored states that stay valid while the replay goes on: those of the two checkpoints that a run keeps."""
 LARGEST_CARRIES = 2 * 2**30
 """Bytes of carries that a checkpoint may take."""
 
@@ -64,7 +66,7 @@ class Replay:
         carry: C, width of the filter's flat state; 0 for none.
         seed: which sequence of batches.
         keep_all: keep on disk what is evicted. Otherwise a shard goes when all its episodes are evicted, and
-            none of the last three `save` counts on them.
+            none of the last two states that were stored (`confirm`), nor one saved since, counts on them.
         state: what `save` returned: everything is again as it was then, and what was stored since is removed.
 
     Attributes:
@@ -136,7 +138,8 @@ class Replay:
         self._unshelved: deque[_Gathered] = deque()
         self._online: deque[tuple[int, int]] = deque()
         self._next_online = np.ones(num_envs, np.int64)
-        self._saves: deque[int] = deque(maxlen=SAVES)
+        self._stored: deque[int] = deque(maxlen=SAVES)  # how many were evicted when each state was saved
+        self._saved: list[int] = []  # the same of states of which nobody has said that they are stored
         self._keep_all = keep_all
         self._lock = RLock()
         found = None if state is None else Saved.read(state, (num_envs, length, carry), columns)
@@ -255,12 +258,13 @@ class Replay:
         They are what `state` takes: a replay made with them, and with the same other arguments, goes on to the bit
         as this one does. Carries of more than 2 GiB are left out; the first windows after a
         return then begin with a carry of zero.
+
+        Say by `confirm` when they are stored; until then nothing goes from disk that an earlier state needs.
         """
         with self._lock:
             sealed = self._evicted if self._archive is None else self._sealed
             # what was evicted but is not sealed yet will be sealed again by who goes on from here
-            self._saves.append(min(self._evicted, sealed))
-            self._drop()
+            self._saved.append(min(self._evicted, sealed))
             unsealed = self._unsealed()
             lost = [one.place for one in (*self._gathered, *self._unshelved)][: max(self._evicted - sealed, 0)]
             opened = self._tracks.open_rows()
@@ -272,7 +276,7 @@ class Replay:
                 form=(len(self._tracks.streams), self.length, self.carry),
                 added=self.added,
                 evicted=self._evicted,
-                saves=tuple(self._saves),
+                saves=(*self._stored, self._saved[-1])[-SAVES:],
                 sealed=sealed,
                 shards=0 if self._archive is None else self._archive.shards,
                 streams=self._tracks.numbers(),
@@ -283,6 +287,13 @@ class Replay:
                 open=stacked([columns for columns, _ in opened], self._columns),
                 carry=np.concatenate([none, *carries]) if small else None,
             ).tensors()
+
+    def confirm(self) -> None:
+        """Note that what `save` returned last is stored: of earlier states, only the one stored before it must do."""
+        with self._lock:
+            if self._saved:
+                self._stored.append(self._saved[-1])
+                self._saved.clear()
 
     def seal(self) -> None:
         """Write all finished episodes to disk."""
@@ -299,6 +310,17 @@ class Replay:
                 self._shelve()
             finally:
                 self._archive.close()
+
+    def __enter__(self) -> Self:
+        """Return the replay."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it; where the block failed, that is said, and not that the disk refuses too."""
+        with nullcontext() if fault is None else suppress(WriteFailed):
+            self.close()
 
     def _finish(self, episode: Finished) -> None:
         self._finished.append(episode)
@@ -337,11 +359,11 @@ class Replay:
     def _drop(self) -> None:
         """Remove from disk what was evicted, unless it is needed to go on from one of the last checkpoints."""
         if self._archive is not None and not self._keep_all:
-            self._archive.drop(min([self._evicted, *self._saves]))
+            self._archive.drop(min([self._evicted, *self._stored, *self._saved]))
 
     def _moved(self, places: list[Place]) -> None:
         """Read from disk what was just sealed there."""
-        for columns, base in places:
+        for columns, base, _ in places:
             place = self._gathered.popleft().place
             self._sealed += 1
             if place.first >= self._tracks.head[place.stream]:
@@ -369,15 +391,17 @@ class Replay:
         self._online.extend((stream, first) for stream, first in found.queue.tolist())
         opened = self._tracks.resume(found.streams)
         self._rows = int((self._tracks.stop - self._tracks.head).sum())
-        self._saves.extend(found.saves)
+        self._stored.extend(found.saves)
         places = {} if self._archive is None else dict(enumerate(self._archive.places, self._archive.dropped))
-        if self._archive is not None and len(places) + self._archive.dropped != found.sealed:
+        stated = dict(enumerate(found.episodes[:, 2].tolist(), found.oldest))
+        same = all(stated.get(number, place.rows) == place.rows for number, place in places.items())
+        if self._archive is not None and (len(places) + self._archive.dropped != found.sealed or not same):
             raise CheckpointError("the state of the replay counts other episodes than its store has; restore a copy")
         rows, carries = _Reel(found.gathered), _Reel({"": found.carries()})
         for number, entry in enumerate(found.episodes.tolist(), found.oldest):
             stream, first, count, is_terminal = entry
             episode = Finished(stream, first, count, bool(is_terminal))
-            columns, base = places[number] if number < found.sealed else (rows.take(episode.rows), 0)
+            columns, base = places[number][:2] if number < found.sealed else (rows.take(episode.rows), 0)
             if number >= found.sealed and self._archive is not None:
                 self._unshelved.append(_Gathered(episode, columns))
             if number >= found.evicted:

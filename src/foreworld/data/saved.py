@@ -13,6 +13,8 @@ from foreworld.core.errors import CheckpointError
 from foreworld.data.schema import Column
 
 OPEN, GATHERED = "open/", "gathered/"
+LARGEST = 2**48
+"""No number of a row or an episode comes near it; beyond, sums could overflow."""
 
 Rows = Mapping[str, np.ndarray]
 """Column name to [rows, ...]."""
@@ -26,7 +28,7 @@ class Saved:
         form: number of streams N, rows of a segment T, width of a carry C.
         added: actions that were ever added.
         evicted: episodes that were evicted, oldest first.
-        saves: what `oldest` was in each of the last states that were saved, this one included.
+        saves: what `oldest` was in each of the last two stored states, this one included.
         sealed: episodes that were sealed on disk.
         shards: shards that those lie in.
         streams: [N, 5] counters of each stream.
@@ -68,8 +70,8 @@ class Saved:
             "queue": self.queue,
             "episodes": self.episodes,
         }
-        found |= {GATHERED + name: _signed(array) for name, array in self.gathered.items()}
-        found |= {OPEN + name: _signed(array) for name, array in self.open.items()}
+        found |= {GATHERED + name: array for name, array in self.gathered.items()}
+        found |= {OPEN + name: array for name, array in self.open.items()}
         if self.carry is not None:
             found["carry"] = self.carry
         return {name: torch.from_numpy(array) for name, array in found.items()}
@@ -79,7 +81,7 @@ class Saved:
         """Read what `tensors` returned, for a replay of the same form.
 
         Raises:
-            CheckpointError: it is of another replay.
+            CheckpointError: it is of another replay, or contradicts itself.
         """
         names = {"form", "counts", "saves", "streams", "next_online", "queue", "episodes"}
         names |= {kind + name for kind in (GATHERED, OPEN) for name in columns}
@@ -93,8 +95,15 @@ class Saved:
                 f"the state is of a replay of (streams, rows, carry) {arrays['form'].tolist()}, this one has "
                 f"{list(form)}; resume with the run's own config"
             )
+        shapes: dict[str, tuple[int, ...]] = {"counts": (4,), "streams": (form[0], 5), "next_online": (form[0],)}
+        for name, width in (("saves", ()), ("queue", (2,)), ("episodes", (4,))):
+            shapes[name] = (*arrays[name].shape[:1], *width)
+        for name, shape in shapes.items():
+            array = arrays[name]
+            if array.dtype != np.int64 or array.shape != shape or (array < 0).any() or (array > LARGEST).any():
+                raise CheckpointError(f"the state of the replay is damaged: {name!r} is not possible; restore a copy")
         added, evicted, sealed, shards = arrays["counts"].tolist()
-        return cls(
+        found = cls(
             form=form,
             added=added,
             evicted=evicted,
@@ -109,6 +118,45 @@ class Saved:
             open={name: _rows(arrays, OPEN + name, column) for name, column in columns.items()},
             carry=arrays.get("carry"),
         )
+        if contradiction := found._contradiction():
+            raise CheckpointError(f"the state of the replay contradicts itself ({contradiction}); restore a copy")
+        return found
+
+    def _contradiction(self) -> str:
+        """Say which numbers cannot be true together; nothing where all can. Whoever cuts windows relies on them."""
+        count, length, width = self.form
+        head, stop, opened, held, born = self.streams.T
+        if (opened > 1).any() or (held > opened).any() or (born[opened > 0] < head[opened > 0]).any():
+            return "open episodes"
+        end = np.where(opened, born, stop)  # of what is finished
+        if (head > end).any() or (held & (born != stop)).any() or (opened & ~held & (stop - born < 2)).any():
+            return "rows of the streams"
+        stream, first, rows, terminal = self.episodes.T
+        if (stream >= count).any() or (rows < 2).any() or (terminal > 1).any():
+            return "finished episodes"
+        numbers = self.oldest + np.arange(len(stream))
+        if max(self.evicted, self.sealed, *self.saves, self.shards) > self.oldest + len(stream):
+            return "counts"
+        for i in range(count):
+            mine = (stream == i) & (numbers >= self.evicted)
+            edges = np.append(first[mine], end[i])
+            if edges[0] != head[i] or (np.diff(edges) != rows[mine]).any():
+                return f"episodes of stream {i}"
+        behind = stop - self.next_online
+        if (self.next_online < 1).any() or (behind >= length).any() or (behind < -1).any():
+            return "online windows"
+        streams, starts = self.queue.T
+        if (streams >= count).any() or (starts < 1).any() or (starts + length > stop[streams % count]).any():
+            return "queue"
+        live = int((stop + held - born)[opened > 0].sum())
+        kept = live + int(rows[numbers >= self.evicted].sum())
+        if self.carry is not None and (self.carry.shape != (kept, width) or self.carry.dtype != np.float16):
+            return "carries"
+        wanted = {GATHERED: int(rows[numbers >= self.sealed].sum()), OPEN: live}
+        for kind, columns in ((GATHERED, self.gathered), (OPEN, self.open)):
+            if any(len(array) != wanted[kind] for array in columns.values()):
+                return f"rows of {kind.rstrip('/')}"
+        return ""
 
     def carries(self) -> np.ndarray:
         """Return the carries of the kept rows, zero where they were too large to be saved."""
@@ -126,13 +174,8 @@ def stacked(episodes: Sequence[Rows], columns: Mapping[str, Column]) -> Rows:
 
 
 def _rows(arrays: Mapping[str, np.ndarray], name: str, column: Column) -> np.ndarray:
-    array, dtype = arrays[name], np.dtype(column.dtype)
-    if array.shape[1:] != column.shape or array.itemsize != dtype.itemsize:
-        raise CheckpointError(f"the state of the replay is of another one: {name!r} has shape {array.shape}")
-    return array.view(dtype)
-
-
-def _signed(array: np.ndarray) -> np.ndarray:
-    """View numbers of a type that safetensors has no name for as such that it has one for."""
-    wide = array.dtype.kind == "u" and array.itemsize > 1
-    return array.view(f"i{array.itemsize}") if wide else array
+    array = arrays[name]
+    if array.shape[1:] != column.shape or array.dtype != column.dtype:
+        found = f"{array.dtype} of shape {array.shape}"
+        raise CheckpointError(f"the state of the replay is of another one: {name!r} is {found}")
+    return array

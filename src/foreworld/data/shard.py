@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from foreworld.core.disk import create, list_files, open_regular, remove_folder
+from foreworld.core.disk import create, list_files, open_regular, remove_folder, writing
 from foreworld.core.errors import DataError
 from foreworld.core.files import MANIFEST, read_json, sealed_folder, verify_folder, write_json
 from foreworld.data.dropped import Dropped
@@ -58,15 +58,31 @@ def shard_paths(store: Path) -> list[Path]:
     return paths
 
 
+def shards_from(store: Path, episode: int, stop: int) -> list[Path]:
+    """List the shards before number `stop` that hold an episode of this number or a later one; all are checked.
+
+    Raises:
+        DataError: one is missing or damaged.
+    """
+    paths, after, found = shard_paths(store), Dropped.read(store).episodes, []
+    verify_shards(store, paths)
+    for path in paths:
+        after += len(_lengths(path / EPISODES_FILE))  # number of the first episode after this shard
+        if after > episode and int(path.name) < stop:
+            found.append(path)
+    return found
+
+
 def shard_path(store: Path, number: int) -> Path:
     """Return the folder of a shard."""
     return store / SHARDS / f"{number:06d}"
 
 
-def sweep_dropped(store: Path) -> None:
-    """Remove the shards that a store dropped, if an interruption left some."""
-    first = Dropped.read(store).shards
-    for path in (store / SHARDS).iterdir():
+def sweep_dropped(store: Path, first: int) -> None:
+    """Remove the shards that a store dropped, those before number `first`, as far as they are still there."""
+    with writing(store / SHARDS):
+        found = sorted((store / SHARDS).iterdir())
+    for path in found:
         if _NUMBER.fullmatch(path.name) and int(path.name) < first:
             remove_folder(path)
 

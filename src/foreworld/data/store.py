@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 
 from foreworld.core.disk import remove_folder
-from foreworld.core.errors import DataError, OutputExists
+from foreworld.core.errors import DataError, OutputExists, WriteFailed
 from foreworld.core.files import MANIFEST, holds_nothing, lock_folder, make_folder, sha256, sweep_partial
 from foreworld.core.spaces import Space, Spec
 from foreworld.data.dropped import Dropped
@@ -120,7 +120,10 @@ class Writer:
         """Write what has gathered as one shard; a failure leaves earlier shards as they are."""
         if not self._gathered:
             return
-        write_shard(shard_path(self.path, self._next_shard), self.schema.columns, self._gathered)
+        path = shard_path(self.path, self._next_shard)
+        if path.exists():  # whole, though its writing failed at the very end; by now more has gathered
+            remove_folder(path)
+        write_shard(path, self.schema.columns, self._gathered)
         self._next_shard += 1
         self._gathered, self._gathered_rows = [], 0
 
@@ -138,19 +141,17 @@ class Writer:
         """Forget the oldest sealed shards; what stays keeps its numbers.
 
         Args:
-            shards: number of the first that stays; one must. Those that are gone already are not counted again.
-            episodes: how many episodes the shards hold that go now.
+            shards: number of the first that stays; one must.
+            episodes: how many all shards before it held, those that were dropped earlier included.
 
         Raises:
-            WriteFailed: the disk refused; what is left is a whole store.
+            WriteFailed: the disk refused; what is left is a whole store, and the same call may be tried again.
         """
-        before = Dropped.read(self.path)
-        if shards <= before.shards:
-            return
-        fingerprint = before.fingerprint or sha256(shard_path(self.path, 0) / MANIFEST)
-        Dropped(shards=shards, episodes=before.episodes + episodes, fingerprint=fingerprint).write(self.path)
-        for number in range(before.shards, shards):
-            remove_folder(shard_path(self.path, number))
+        fingerprint = self._dropped.fingerprint or sha256(shard_path(self.path, 0) / MANIFEST, WriteFailed)
+        dropped = Dropped(shards=shards, episodes=episodes, fingerprint=fingerprint)
+        dropped.write(self.path)
+        self._dropped = dropped
+        sweep_dropped(self.path, shards)
 
     def __enter__(self) -> Self:
         """Return the writer."""
@@ -186,7 +187,8 @@ class Writer:
             make_folder(self.path / SHARDS)
             last = shard_paths(self.path)[-1:]
             sweep_partial(self.path / SHARDS)
-            sweep_dropped(self.path)
+            self._dropped = Dropped.read(self.path)
+            sweep_dropped(self.path, self._dropped.shards)
             if not schema.exists():
                 self.schema.write(self.path)
             self._lock = opened.pop_all()

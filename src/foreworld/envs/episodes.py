@@ -107,8 +107,8 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> list[OpenEpisode]:
         (3, [0, 1], None)
     """
     numbers = arrays.get("number")
-    if numbers is None or numbers.ndim != 1 or numbers.dtype != np.int64 or (numbers < 0).any():
-        raise DataError("open episodes need 'number', int64 [N], not negative; give what to_arrays returned")
+    if numbers is None or numbers.ndim != 1 or numbers.dtype != np.int64 or ((numbers < 0) | (numbers > 2**40)).any():
+        raise DataError("open episodes need 'number', int64 [N] from 0 on; give what to_arrays returned")
     known = {"number"}
     episodes = []
     for index, number in enumerate(numbers.tolist()):

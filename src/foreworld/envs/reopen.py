@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from foreworld.core.errors import ConfigError, SpecError
+from foreworld.core.errors import ConfigError
 from foreworld.envs.episodes import EpisodeKey, OpenEpisode
 from foreworld.envs.fleet import Fleet
 
@@ -65,14 +65,9 @@ def repeat_actions(
 
     Raises:
         ConfigError: not one episode for every environment.
-        SpecError: actions of another shape.
     """
     if len(episodes) != fleet.num_envs:
         raise ConfigError(f"{fleet.env_id}: {len(episodes)} open episodes for {fleet.num_envs} environments")
-    for index, episode in enumerate(episodes):
-        if episode.actions is not None and episode.actions.shape[1:] != idle.shape[1:]:
-            said = f"actions of shape {list(episode.actions.shape[1:])}, expected {list(idle.shape[1:])}"
-            raise SpecError(f"{fleet.env_id}, environment {index}: an open episode has {said}")
     numbers, counts = _numbers(episodes), np.array([len(episode) for episode in episodes])
     fleet.open([EpisodeKey(seed, index, number) for index, number in enumerate(numbers.tolist())])
     taken, same = np.zeros_like(idle), fleet.slots.episode == numbers

@@ -122,7 +122,7 @@ class Vector:
 
         Raises:
             ConfigError: episodes without seed, too few of them, or for environments that `make` did not open.
-            SpecError: actions of another shape.
+            SpecError: actions that these environments do not take.
         """
         if episodes is not None:
             return self._open(seed, episodes)
@@ -196,7 +196,7 @@ class Vector:
             OpenEpisode(
                 number=number,
                 actions=self._played.actions(index),
-                obs={key: value[index] for key, value in _observed(rows).items()},
+                obs={key: np.asarray(value[index]) for key, value in _observed(rows).items()},
             )
             if rows.arrived[index]
             else OpenEpisode(number=number)
@@ -212,6 +212,8 @@ class Vector:
         fleet = self._env
         if seed is None or not isinstance(fleet, Fleet):
             raise ConfigError(f"{self.env_id}: episodes that can be opened again need a seed, and to come from `make`")
+        for index, episode in enumerate(episodes):
+            self._check_taken(index, episode.actions)
         everyone = np.ones(self.num_envs, bool)
         taken, same = repeat_actions(fleet, seed, episodes, self._idle)
         rows = self._delivered(everyone, fleet.slots, taken)
@@ -314,6 +316,19 @@ class Vector:
         if self.action.bounded:
             array = np.clip(array, self._low, self._high)
         return array.astype(self._idle.dtype)
+
+    def _check_taken(self, index: int, actions: np.ndarray | None) -> None:
+        """Check the actions [T, ...] of an open episode."""
+        if actions is None:
+            return
+        where, wanted = f"{self.env_id}, environment {index}: an open episode has", self._idle[0]
+        if actions.shape[1:] != wanted.shape or not np.can_cast(actions.dtype, wanted.dtype, "same_kind"):
+            found = f"{actions.dtype} actions of shape {list(actions.shape[1:])}"
+            raise SpecError(f"{where} {found}, expected {wanted.dtype} of shape {list(wanted.shape)}")
+        bounded = self.action.kind == "discrete" or self.action.bounded
+        legal = (actions >= self._low[:1]) & (actions <= self._high[:1]) if bounded else np.isfinite(actions)
+        if not legal.all():
+            raise SpecError(f"{where} an action that is not legal")
 
     def _call(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
         try:

@@ -120,6 +120,7 @@ def _save(replay: Replay, saved: Path, tick: int) -> None:
     if not target.exists():
         with sealed_folder(target) as partial:
             write_tensors(partial / "replay.safetensors", replay.save())
+        replay.confirm()
     for old in list_checkpoints(saved)[:-KEEP]:
         remove_folder(old)
 

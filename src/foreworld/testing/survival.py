@@ -259,12 +259,20 @@ def refuse_disk(home: Path, make: Model, every: int = 1) -> Tally:
         chore.before(base)
         for code in ERRORS:
             for for_good in (False, True):
-                tally += _every_call(chore, base, code, for_good, every)
+                tally += fail_every_call(chore, base, code, for_good, every)
     return tally
 
 
-def _every_call(chore: Chore, base: Path, code: int, for_good: bool, every: int) -> Tally:
-    """Do a chore with its n-th call failing, n = 1, 2, ..., until none fails."""
+def fail_every_call(chore: Chore, base: Path, code: int, for_good: bool, every: int) -> Tally:
+    """Do a chore with its n-th call to the disk failing, n = 1, 1 + every, ..., until none fails.
+
+    Args:
+        chore: what is done.
+        base: what lies there first.
+        code: the `errno` of the failure.
+        for_good: all later calls fail too.
+        every: only every so many calls.
+    """
     place = base.parent / "place" / base.name
     injected, lost = 0, []
     for at in range(1, 2000, every):

@@ -112,6 +112,33 @@ class TroubledEnv(gym.Env[Any, Any]):
         return {"count": np.array([self.at, action, self.length], np.float32), "truth/episode": self.episode}
 
 
+class MarkedEnv(TroubledEnv):
+    """Count as `TroubledEnv` does, whatever action is taken, and let others in this machine strike its process.
+
+    After its first good step a process leaves an empty file in `folder`, named by its number. When `<number>.hang`
+    appears there, it sleeps for ever.
+
+    Args:
+        folder: for the files.
+        seconds: what a step takes.
+    """
+
+    def __init__(self, folder: str, seconds: float = 0.0) -> None:
+        super().__init__(seconds)
+        self.action_space = spaces.Discrete(int(Trouble.HANG))
+        self._mark, self._marked = Path(folder) / str(os.getpid()), False
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Count one on, or hang."""
+        if self._marked and self._mark.with_suffix(".hang").exists():
+            action = Trouble.HANG
+        found = super().step(action)
+        if not self._marked:
+            self._mark.touch()
+            self._marked = True
+        return found
+
+
 def troubled(seconds: float = 0.0) -> gym.Env:
     """Build the environment as `make` would, with steps that take so long."""
     return TroubledEnv(seconds)
@@ -185,7 +212,7 @@ def watch_environment(
             chaos.kills = 0
             killer.join()
             witness.close()
-        stored, spliced, cut_off = _check(data)
+        stored, spliced, cut_off = check_stored(data)
         return Watched(
             kills=kills,
             hangs=hangs,
@@ -302,7 +329,7 @@ class Chaos:
             return []
 
 
-def _check(data: Dataset) -> tuple[set[tuple[int, int]], int, int]:
+def check_stored(data: Dataset) -> tuple[set[tuple[int, int]], int, int]:
     """Return the stored rows, how many of them do not follow from the row before, and the episodes cut off."""
     stored: set[tuple[int, int]] = set()
     spliced = cut_off = 0

@@ -10,4 +10,5 @@ from foreworld.train.run import AgentRun as AgentRun
 from foreworld.train.run import Run as Run
 from foreworld.train.run import load_agent as load_agent
 from foreworld.train.run import load_run as load_run
+from foreworld.train.state import state_hash as state_hash
 from foreworld.train.videos import Film as Film

@@ -24,7 +24,10 @@ STATE = "state.json"
 KEEP = 2
 """Checkpoints kept: the newest, and one before it in case of damage."""
 
-_STEP = re.compile(r"[0-9]{8,18}")
+SLOWER = "lower the learning rate (--fit.lr, of an agent --online.lr)"
+"""What to do about numbers that overflow."""
+
+_NAME = re.compile(r"([0-9]{8,18})(?:-([0-9]{8,18}))?")
 _SLOT = re.compile(r"(0|[1-9][0-9]{0,6})\.([A-Za-z_][A-Za-z0-9_]*)")
 
 
@@ -45,12 +48,19 @@ class Progress:
         seconds: time spent training.
         rollbacks: returns to an earlier checkpoint.
         skips: updates skipped, by what was not finite.
+        env_steps: actions taken in environments; 0 for a training on stored episodes.
     """
 
     step: int
     seconds: float
     rollbacks: int = 0
     skips: dict[str, int] = field(default_factory=dict)
+    env_steps: int = 0
+
+    @property
+    def name(self) -> str:
+        """Name of the checkpoint: updates, and actions where there are any, as between two updates many are taken."""
+        return f"{self.step:08d}" + (f"-{self.env_steps:08d}" if self.env_steps else "")
 
 
 def save_checkpoint(
@@ -60,7 +70,7 @@ def save_checkpoint(
     progress: Progress,
     beside: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> Path:
-    """Write `folder/<step>` whole or not at all, and drop checkpoints older than the last two.
+    """Write `folder/<name of the progress>` whole or not at all, and drop checkpoints older than the last two.
 
     Args:
         folder: the run's `checkpoints` folder.
@@ -79,7 +89,7 @@ def save_checkpoint(
     make_folder(folder)
     for place in (folder.parent, folder):
         sweep_partial(place)
-    target = folder / f"{progress.step:08d}"
+    target = folder / progress.name
     if target.exists():
         return target
     groups, slots = _optimizer_state(optimizer)
@@ -93,7 +103,7 @@ def save_checkpoint(
             write_json(partial / STATE, meta, durable=False)
     except NonFinite as fault:
         raise NonFinite(
-            f"{fault}; step {progress.step} was not saved, the checkpoint before it is intact; lower --fit.lr"
+            f"{fault}; step {progress.step} was not saved, the checkpoint before it is intact; {SLOWER}"
         ) from None
     for old in list_checkpoints(folder)[:-KEEP]:
         remove_folder(old)
@@ -176,7 +186,7 @@ def load_training(checkpoint: Path, optimizer: Optimizer) -> Progress:
         progress = from_json(Progress, meta, str(where))
     except ConfigError as fault:
         raise CheckpointError(f"{fault}; it is damaged, restore it from a copy") from fault
-    if progress.step < 0 or progress.seconds < 0:
+    if min(progress.step, progress.seconds, progress.env_steps) < 0:
         raise CheckpointError(f"{where}: {progress} is not possible; it is damaged, restore it from a copy")
     params = [param for group in optimizer.param_groups for param in group["params"]]
     path = checkpoint / TRAINING
@@ -197,7 +207,13 @@ def list_checkpoints(folder: Path) -> list[Path]:
     """List the complete checkpoints of a run, oldest first."""
     if not folder.is_dir() or folder.is_symlink():
         return []
-    return sorted((path for path in folder.iterdir() if _STEP.fullmatch(path.name)), key=lambda path: int(path.name))
+    found = ((_NAME.fullmatch(path.name), path) for path in folder.iterdir())
+    return [path for *_, path in sorted((int(name[1]), int(name[2] or 0), path) for name, path in found if name)]
+
+
+def updates_of(checkpoint: Path) -> int:
+    """Return after how many updates a checkpoint was saved."""
+    return int(checkpoint.name.partition("-")[0])
 
 
 def newest_checkpoint(folder: Path) -> Path:

@@ -12,20 +12,25 @@ from torch import Tensor
 
 from foreworld.agents import AgentPolicy
 from foreworld.core import tree
-from foreworld.core.errors import CheckpointError
+from foreworld.core.errors import CheckpointError, DataError, SpecError, WriteFailed
 from foreworld.data import Replay
 from foreworld.envs import Rows, Vector
 from foreworld.envs.episodes import OpenEpisode, from_arrays, not_reopened, to_arrays
+from foreworld.train.log import complain
 
 RECENT = 20
 """Finished episodes that the reported return is the mean of."""
+OPEN = "open/"
+"""Before the names of what `episodes.to_arrays` returned, in a saved state."""
 
 
 class Collector:
     """Step N environments under a policy; every row goes to the replay with the state of the policy's filter.
 
+    `begin` or `restore` comes first.
+
     Args:
-        env: open, seeded environments.
+        env: open environments.
         policy: chooses actions, and keeps the states.
         replay: takes the rows.
 
@@ -44,36 +49,38 @@ class Collector:
         self._earned, self._length = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
         self._returns: deque[float] = deque(maxlen=RECENT)
         self._lengths: deque[int] = deque(maxlen=RECENT)
+        self._faults_before = np.zeros(len(env.tally.faults), np.int64)
+        self._complained = False
 
-    def step(self, seed: int) -> int:
-        """Take one action in every environment; the first call resets them.
+    def begin(self, seed: int) -> None:
+        """Begin an episode in every environment.
 
         Args:
-            seed: of the environments: an episode depends on it, its environment, its number and its actions alone.
-
-        Returns:
-            How many actions led to a row.
+            seed: an episode depends on it, its environment's number, its own number and its actions alone.
         """
-        if self._action is None:
-            rows = self.env.reset(seed, [OpenEpisode()] * self.env.num_envs)
-        else:
-            rows = self.env.step(self._action)
+        self._take(self.env.reset(seed, [OpenEpisode()] * self.env.num_envs))
+
+    def step(self) -> int:
+        """Take one action in every environment, and return how many of them led to a row."""
+        assert self._action is not None, "begin or restore comes before step"
+        rows = self.env.step(self._action)
         self._take(rows)
         taken = int(np.count_nonzero(rows.arrived & ~rows.is_first))
         self.steps += taken
         return taken
 
+    @property
+    def faults(self) -> dict[str, int]:
+        """What went wrong in the environments so far, by kind (`envs.fleet.Tally`), before a resume included."""
+        tally = self.env.tally.faults
+        return dict(zip(tally, (self._faults_before + list(tally.values())).tolist(), strict=True))
+
     def numbers(self) -> dict[str, float]:
-        """Return what to log: steps, episodes, and return and length of the last ones."""
+        """Return what to log: steps, episodes, return and length of the last ones, and faults where there were any."""
         found: dict[str, float] = {"env_steps": self.steps, "episodes": self.episodes}
         if self._returns:
             found |= {"episode_return": float(np.mean(self._returns)), "episode_length": float(np.mean(self._lengths))}
-        return found
-
-    @property
-    def started(self) -> bool:
-        """Whether there was a first step."""
-        return self._action is not None
+        return found | {f"env_{kind}": count for kind, count in self.faults.items() if count}
 
     def save(self, replayed: tuple[int, int]) -> dict[str, Tensor]:
         """Return everything that `restore` needs but the replay, which is saved by itself.
@@ -81,7 +88,7 @@ class Collector:
         Args:
             replayed: steps that updates were owed for so far, and how many updates.
         """
-        assert self._action is not None, "step comes before save"
+        assert self._action is not None, "begin or restore comes before save"
         arrays = {
             "action": self._action,
             "earned": self._earned,
@@ -89,16 +96,19 @@ class Collector:
             "returns": np.array(self._returns, np.float64),
             "lengths": np.array(self._lengths, np.int64),
             "counts": np.array([self.steps, self.episodes, *replayed]),
+            "faults": np.array(list(self.faults.values())),
         }
-        arrays |= {f"open/{name}": array for name, array in to_arrays(self.env.episodes()).items()}
+        arrays |= {OPEN + name: array for name, array in to_arrays(self.env.episodes()).items()}
         return {name: torch.from_numpy(array) for name, array in arrays.items()} | {"state": self.policy.carry()}
 
     def restore(self, saved: Mapping[str, Tensor], seed: int) -> str:
         """Go on where `save` was called: open episodes are opened again, and their actions repeated.
 
+        An environment that was being started again at that moment begins its next episode.
+
         Args:
             saved: what `save` returned.
-            seed: of the environments.
+            seed: of the environments, as for `begin`.
 
         Returns:
             Which environments could not be brought back, as they are not deterministic: there, new episodes begin.
@@ -107,28 +117,54 @@ class Collector:
         Raises:
             CheckpointError: saved by a run with other environments or another model.
         """
+        episodes = self._restored(saved)
         try:
-            prefix = "open/"
-            opened = {n.removeprefix(prefix): t.numpy() for n, t in saved.items() if n.startswith(prefix)}
-            arrays = {name: tensor.numpy() for name, tensor in saved.items()}
-            self._action = arrays["action"].copy()
-            self._earned, self._length = arrays["earned"].copy(), arrays["length"].copy()
-            self._returns.extend(arrays["returns"].tolist())
-            self._lengths.extend(arrays["lengths"].tolist())
-            self.steps, self.episodes, *replayed = arrays["counts"].tolist()
-            self.replayed = (replayed[0], replayed[1])
-            self.policy.state = tree.from_vector(self.policy.state, saved["state"].to(self.policy.device))
-            episodes = from_arrays(opened)
-        except (KeyError, RuntimeError, ValueError) as fault:
-            raise CheckpointError(f"the state of collection does not fit this run ({fault!s:.200})") from fault
-        rows = self.env.reset(seed, episodes)
-        lost = ~self.env.reopened
-        if lost.any():
-            self._begin_anew(replace(rows, arrived=lost))
+            rows = self.env.reset(seed, episodes)
+        except SpecError as fault:
+            raise CheckpointError(f"the state of collection does not fit this run ({fault})") from fault
+        begun = ~self.env.reopened | [episode.obs is None for episode in episodes]
+        if begun.any():
+            self._begin_anew(replace(rows, arrived=begun))
         return not_reopened(self.env.env_id, self.env.reopened)
 
+    def _restored(self, saved: Mapping[str, Tensor]) -> list[OpenEpisode]:
+        """Take everything over but the environments, and return where these stood."""
+        arrays = {name: tensor.numpy() for name, tensor in saved.items() if not name.startswith(OPEN)}
+        opened = {name.removeprefix(OPEN): saved[name].numpy() for name in saved.keys() - arrays.keys()}
+        count, action = self.env.num_envs, self.env.action
+        recent = min(len(arrays.get("returns", ())), RECENT)
+        forms: dict[str, tuple[str, tuple[int, ...]]] = {
+            "action": (action.dtype, (count, *action.shape)),
+            "earned": ("float64", (count,)),
+            "length": ("int64", (count,)),
+            "returns": ("float64", (recent,)),
+            "lengths": ("int64", (recent,)),
+            "counts": ("int64", (4,)),
+            "faults": ("int64", self._faults_before.shape),
+            "state": ("float32", tuple(self.policy.carry().shape)),
+        }
+        found = {name: (str(array.dtype), array.shape) for name, array in arrays.items()}
+        if found != forms or arrays["counts"].min() < 0:
+            odd = [name for name in sorted(forms.keys() | found.keys()) if forms.get(name) != found.get(name)]
+            raise CheckpointError(f"the state of collection is of another run: {odd or ['counts']} differ")
+        try:
+            episodes = from_arrays(opened)
+        except DataError as fault:
+            raise CheckpointError(f"the state of collection is of another run: {fault}") from fault
+        if len(episodes) != count or any(e.obs is None and e.actions is not None for e in episodes):
+            raise CheckpointError(f"the state of collection does not say where each of {count} environments stood")
+        self._action = arrays["action"].copy()
+        self._earned, self._length = arrays["earned"].copy(), arrays["length"].copy()
+        self._returns.extend(arrays["returns"].tolist())
+        self._lengths.extend(arrays["lengths"].tolist())
+        self.steps, self.episodes, *replayed = arrays["counts"].tolist()
+        self.replayed = (replayed[0], replayed[1])
+        self._faults_before = arrays["faults"].copy()
+        self.policy.state = tree.from_vector(self.policy.state, saved["state"].to(self.policy.device))
+        return episodes
+
     def _begin_anew(self, rows: Rows) -> None:
-        """Take the first rows of environments that could not be brought back; the others stay as they are."""
+        """Take the first rows of environments in which new episodes began; the others stay as they are."""
         before = self._action
         self._take(rows)
         assert before is not None and self._action is not None
@@ -136,8 +172,14 @@ class Collector:
         self._action = np.where(new, self._action, before)
 
     def _take(self, rows: Rows) -> None:
+        """Choose the next actions, and keep the rows."""
         self._action = self.policy(rows)
-        self.replay.add(rows, self.policy.carry().numpy())
+        try:
+            self.replay.add(rows, self.policy.carry().numpy())
+        except WriteFailed as fault:  # the rows are kept in memory, and the next episode tries again
+            if not self._complained:
+                complain(f"episodes are not stored ({fault}); training goes on, and they are kept in memory")
+            self._complained = True
         begun = rows.is_first & rows.arrived
         self._earned[begun], self._length[begun] = 0.0, 0
         going = rows.arrived & ~rows.is_first

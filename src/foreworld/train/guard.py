@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from foreworld.core.errors import NonFinite
 from foreworld.train.checkpoint import (
+    SLOWER,
     HasTensors,
     Progress,
     load_model,
@@ -90,8 +91,8 @@ class Guard:
         if self._failed > ROLLBACKS:
             raise NonFinite(
                 f"{self._culprit} was NaN or infinite in {self.patience} updates in a row, again after {ROLLBACKS} "
-                f"returns to the last checkpoint at half the learning rate each (update {step}); lower --fit.lr, or "
-                f"look for extreme values in the data; that checkpoint is intact"
+                f"returns to the last checkpoint at half the learning rate each (update {step}); {SLOWER}, or look "
+                f"for extreme values in the data; that checkpoint is intact"
             )
         self.rollbacks += 1
 
@@ -115,7 +116,7 @@ class Guard:
         self.look()
         if self.skips and not self.done and not self.sound:
             raise NonFinite(
-                f"{self._culprit} was NaN or infinite in every update up to {step}; lower --fit.lr, or look for "
+                f"{self._culprit} was NaN or infinite in every update up to {step}; {SLOWER}, or look for "
                 f"extreme values in the data"
             )
 

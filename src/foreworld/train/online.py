@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from foreworld.agents import AgentPolicy, Dreamer, DreamerLearner
-from foreworld.core import TrainableModel, from_json, to_json, tree
+from foreworld.core import Spec, TrainableModel, from_json, to_json, tree
 from foreworld.core.errors import ConfigError, SpecError
 from foreworld.core.files import lock_folder, make_folder
 from foreworld.core.interrupt import graceful
@@ -115,6 +115,8 @@ class OnlineResult:
         seconds: training time in all.
         history: one entry per line of metrics.
         interrupted: the signal that ended it early, SIGINT or SIGTERM; None when it ran to its end.
+        faults: what went wrong in the environments in all, by kind: `refused` transitions, steps that `failed`, worker
+            processes that `died` or `hung`.
     """
 
     steps: int
@@ -123,6 +125,7 @@ class OnlineResult:
     seconds: float
     history: list[dict[str, float]] = field(default_factory=list)
     interrupted: int | None = None
+    faults: dict[str, int] = field(default_factory=dict)
 
 
 Report = Callable[[int, int, dict[str, float]], None]
@@ -188,64 +191,81 @@ def train_agent(
     """
     if out is None and (resume or film is not None):
         raise ConfigError("resume and film need out, the folder of the run")
-    folder = None if out is None else Path(out)
+    learner, folder = DreamerLearner(model, agent), None if out is None else Path(out)
     before, used = (None, []) if folder is None or not resume else _stored(folder)
     sinks = used if sinks is None else sinks
     config = replace(config or before or OnlineConfig(), **fields)
     with ExitStack() as stack:
         outlets = stack.enter_context(Sinks(sinks, folder, to_json(config)))
-        opened = stack.enter_context(closing(open_env(env, config, env_options or {})))
-        if opened.spec != model.spec:
-            raise SpecError(f"{env}: its observations or actions are not the model's; build the model from its spec")
-        if folder is not None:
-            make_folder(folder)
-            stack.enter_context(lock_folder(folder))
-        learner = DreamerLearner(model, agent)
+        opened = stack.enter_context(closing(open_env(env, config, env_options or {}, model.spec)))
+        stack.enter_context(nullcontext() if folder is None else _held(folder))
         optimizer = make_optimizer(learner, config)
         checkpoints = Checkpoints(model, optimizer, folder and folder / CHECKPOINTS, {"agent": agent})
-        saved: Mapping[str, Mapping[str, Tensor]] = {}
-        if folder is not None and before is not None:
-            progress, saved = _go_on(folder, checkpoints, before, config)
+        if before is None:
+            progress, saved = _begin(folder, learner, config, {"id": env, "options": dict(env_options or {})}, sinks)
         else:
-            progress = _begin(folder, model, agent, config, {"id": env, "options": dict(env_options or {})}, sinks)
-        check_weights(learner)
-        replay = stack.enter_context(closing(_replay(folder, opened, model, config, saved.get("replay"))))
-        collector = Collector(opened, AgentPolicy(model, agent, config.num_envs), replay)
-        if saved and (lost := collector.restore(saved["collector"], config.seed)):
-            complain(lost)
+            progress, saved = _go_on(checkpoints)
+        replay = stack.enter_context(_replay(folder, opened, model, config, saved.get("replay")))
+        collector = _set_out(opened, AgentPolicy(model, agent, config.num_envs), replay, saved, config.seed)
+        if folder is not None and before is not None:  # not earlier: until here, settings that do not fit are refused
+            record_change(folder, progress.step, to_json(before), to_json(config))
         logs, videos = [MetricsFile(folder, progress.step), outlets], Videos(film, folder, progress.step, outlets)
-        return _Loop(learner, optimizer, config, collector, checkpoints, progress, logs, videos, report).run()
+        loop = _Loop(learner, optimizer, config, collector, checkpoints, progress, logs, videos, report)
+        return loop.run(fresh=before is None)
+
+
+Saved = Mapping[str, Mapping[str, Tensor]]
+"""States of replay and collector, by the name of their file."""
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    make_folder(folder)
+    with lock_folder(folder):
+        yield
 
 
 def _begin(
     folder: Path | None,
-    model: TrainableModel[Any],
-    agent: Dreamer,
+    learner: DreamerLearner,
     config: OnlineConfig,
     env: Mapping[str, Any],
     sinks: Sequence[str | Sink],
-) -> Progress:
+) -> tuple[Progress, Saved]:
+    """Begin a run, in its folder if there is one; nothing is done yet, and nothing saved."""
+    check_weights(learner)
     torch.manual_seed(config.seed)
     if folder is not None:
         named = [name for name in sinks if isinstance(name, str)]
-        more = {"agent": to_json(agent.config), "env": dict(env)}
-        start_run(folder, model, to_json(config), {"path": REPLAY, "trained_on": None}, named, more)
-    return Progress(step=0, seconds=0.0)
+        more = {"agent": to_json(learner.agent.config), "env": dict(env)}
+        start_run(folder, learner.model, to_json(config), {"path": REPLAY, "trained_on": None}, named, more)
+    return Progress(step=0, seconds=0.0), {}
 
 
-def _go_on(
-    folder: Path, checkpoints: Checkpoints, before: OnlineConfig, config: OnlineConfig
-) -> tuple[Progress, dict[str, dict[str, Tensor]]]:
-    """Restore weights and optimiser; return how far the run was, and the state of replay and collection."""
-    progress = checkpoints.restore()
-    record_change(folder, progress.step, to_json(before), to_json(config))
-    newest = newest_checkpoint(folder / CHECKPOINTS)
+def _go_on(checkpoints: Checkpoints) -> tuple[Progress, Saved]:
+    """Restore weights and optimiser; return how far the run was, and the states of replay and collector."""
+    assert checkpoints.folder is not None
+    progress, newest = checkpoints.restore(), newest_checkpoint(checkpoints.folder)
     return progress, {name: read_beside(newest, name) for name in ("replay", "collector")}
 
 
-def open_env(env: str, config: OnlineConfig, options: Mapping[str, Any]) -> Vector:
-    """Open the environments that a config asks for."""
-    return make(
+def _set_out(env: Vector, policy: AgentPolicy, replay: Replay, saved: Saved, seed: int) -> Collector:
+    """Bring the environments to where the run begins, or where it stood."""
+    collector = Collector(env, policy, replay)
+    if not saved:
+        collector.begin(seed)
+    elif lost := collector.restore(saved["collector"], seed):
+        complain(lost)
+    return collector
+
+
+def open_env(env: str, config: OnlineConfig, options: Mapping[str, Any], spec: Spec) -> Vector:
+    """Open the environments that a config asks for, which must be such as the model knows.
+
+    Raises:
+        SpecError: their observations or actions are not those of `spec`.
+    """
+    opened = make(
         env,
         num_envs=config.num_envs,
         workers=config.workers,
@@ -253,6 +273,10 @@ def open_env(env: str, config: OnlineConfig, options: Mapping[str, Any]) -> Vect
         fault_rate=config.fault_rate,
         **options,
     )
+    if opened.spec != spec:
+        opened.close()
+        raise SpecError(f"{env}: its observations or actions are not the model's; build the model from its spec")
+    return opened
 
 
 def _stored(folder: Path) -> tuple[OnlineConfig, list[str]]:
@@ -313,21 +337,19 @@ class _Loop:
         self.guard = Guard(learner, progress, config.max_skips, 1 if self.device.type == "cpu" else config.max_skips)
         counted, owed = collector.replayed
         self.ratio = Ratio(config.train_ratio, config.batch * config.length, steps=counted, updates=owed)
-        self.updates = self.saved = progress.step
+        self.updates, self.tried = progress.step, progress.step // config.save_every
         self.started, self.waited = time.monotonic() - progress.seconds, 0.0
         self.history: list[dict[str, float]] = []
 
-    def run(self) -> OnlineResult:
-        """Collect and learn until the steps are taken or the time is over."""
+    def run(self, fresh: bool) -> OnlineResult:
+        """Collect and learn until the steps are taken or the time is over; `fresh` if nothing was done before."""
         config, collector = self.config, self.collector
         self.learner.train()
-        fresh = not collector.started
         with graceful() as interruption:
+            if fresh:  # something to go back to, should the first updates go bad, and to resume from
+                self.save()
             while collector.steps < config.steps and not self._late() and not interruption.requested:
-                taken = collector.step(config.seed)
-                if fresh:  # something to go back to, should the first updates go bad
-                    self._save()
-                    fresh = False
+                taken = collector.step()
                 line: dict[str, float] = {}
                 # once begun it goes on: a full replay may hold fewer rows for a while, as it forgets whole episodes
                 if (self.updates or collector.replay.rows >= config.prefill) and collector.replay.ready():
@@ -337,8 +359,7 @@ class _Loop:
                 if self.report is not None:
                     self.report(collector.steps, config.steps, line)
             self.guard.finish(self.updates)
-            if self.collector.started:
-                self._save()
+            self.save()
             if not interruption.requested:  # who asks for the end does not wait for a video
                 self.videos.make(self.learner.model, self.updates)
         return OnlineResult(
@@ -348,6 +369,7 @@ class _Loop:
             seconds=time.monotonic() - self.started,
             history=self.history,
             interrupted=interruption.signal,
+            faults=collector.faults,
         )
 
     def _learn(self) -> dict[str, float]:
@@ -387,27 +409,41 @@ class _Loop:
 
     def _keep(self) -> None:
         """Write a checkpoint when it is time for one."""
-        if self.updates // self.config.save_every == self.saved // self.config.save_every:
+        due = self.updates // self.config.save_every
+        if due == self.tried:
             return
         self.guard.look()
         if not self.guard.sound:
             return
+        self.tried = due
         try:
-            self._save()
+            self.save()
         except OSError as fault:
             complain(f"no checkpoint at update {self.updates} ({fault}); training goes on, the next try comes later")
         else:
             self.guard.kept()
             self.videos.make(self.learner.model, self.updates)
 
-    def _save(self) -> None:
-        progress = Progress(self.updates, time.monotonic() - self.started, self.guard.rollbacks, dict(self.guard.skips))
+    def save(self) -> None:
+        """Write a checkpoint: all that a resumed run needs to go on to the bit.
+
+        Raises:
+            WriteFailed: the disk refused; the checkpoints before it are intact.
+        """
+        replay, guard = self.collector.replay, self.guard
+        progress = Progress(
+            step=self.updates,
+            seconds=time.monotonic() - self.started,
+            rollbacks=guard.rollbacks,
+            skips=dict(guard.skips),
+            env_steps=self.collector.steps,
+        )
         extra: dict[str, dict[str, Tensor]] = {}
         if self.checkpoints.folder is not None:  # a copy in memory is for going back, which leaves the replay as it is
             counted = self.ratio.steps, self.ratio.updates
-            extra = {"replay": self.collector.replay.save(), "collector": self.collector.save(counted)}
+            extra = {"replay": replay.save(), "collector": self.collector.save(counted)}
         self.checkpoints.save(progress, extra)
-        self.saved = self.updates
+        replay.confirm()
 
     def _late(self) -> bool:
         return 0 < 60 * self.config.minutes < time.monotonic() - self.started

@@ -29,6 +29,7 @@ from foreworld.train.checkpoint import (
     load_model,
     newest_checkpoint,
     tensors,
+    updates_of,
     verify_checkpoint,
 )
 
@@ -207,7 +208,7 @@ def load_run(path: str | Path, device: str = "cpu") -> Run:
         path=folder,
         family=config["family"],
         model=model,
-        step=int(checkpoint.name),
+        step=updates_of(checkpoint),
         fit=fit,
         data=source,
         trained_on=trained_on,

@@ -44,7 +44,7 @@ class Outcome:
         checked: [K], of which one that is not finite is why the update was skipped: the terms, the weighted
             total, the norms of the gradients.
         sound: scalar bool, whether the update was done.
-        states: the posteriors of the segment, cut from the gradient.
+        states: the posteriors of the segment, cut from the gradient; None of a model that gives none.
         terms: names of the terms, in the order of `checked`.
         params: whose gradients they are, in the order of `checked`.
     """
@@ -105,7 +105,7 @@ def update(
         values={f"loss/{name}": value for name, value in means.items()} | losses.metrics,
         checked=checked,
         sound=sound,
-        states=tree.detach(losses.states),
+        states=None if losses.states is None else tree.detach(losses.states),
         terms=tuple(means),
         params=tuple(p for group in optimizer.param_groups for p in group["params"] if p.grad is not None),
     )
