@@ -80,5 +80,12 @@ class BernoulliHead(nn.Module):
 
 
 def at_least_single(x: Tensor) -> Tensor:
-    """Return half precision, in which autocast computes, as float32, for losses and distributions; else `x` [..]."""
+    """Return half precision, in which autocast computes, as float32: for losses and distributions.
+
+    Args:
+        x: of any shape.
+
+    Returns:
+        The same numbers, of the same shape; other types stay as they are.
+    """
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
