@@ -80,8 +80,7 @@ def agent_target(home: Path) -> Target:
     def open_run() -> None:
         (run / "replay" / "verified.json").unlink(missing_ok=True)  # as in a copy: nothing is remembered
         found = load_agent(run)
-        options = {"env_options": found.env_options, "out": run, "resume": True}
-        train_agent(found.env, found.run.model, found.agent, **options)
+        train_agent(found.env, found.run.model, found.agent, env_options=found.env_options, out=run, resume=True)
 
     return Target(run, tuple(files), open_run)
 
