@@ -1,8 +1,11 @@
-"""Put faults and count what is lost: python benchmarks/faults.py [--quick] [--json] [--out FILE].
+"""Put faults and count what is lost: python benchmarks/faults.py [--quick] [--only NAME] [--json] [--out FILE].
 
 Trainings, writers and collections are killed by SIGKILL, half of the time inside a save; every call that reaches the
 disk fails once; single bits flip; files are cut; hostile files are opened; environment workers are killed and hang.
 After each fault everything stored is verified and the work goes on. Losses must be 0.
+
+`--only agent` is about agents in training: killed at each of their first 50 updates, after which all state, compared by
+its hash, must become that of a training without a kill; and all of the above.
 """
 
 from __future__ import annotations
@@ -24,8 +27,9 @@ import torch
 from foreworld.core.files import write_json
 from foreworld.models.linear import Linear
 from foreworld.models.rssm import RSSM
-from foreworld.testing import damage, survival
+from foreworld.testing import agents, damage, hostile_agents, survival
 from foreworld.testing.faults import Tally
+from foreworld.testing.striking import strike_training
 from foreworld.testing.watching import watch_environment
 from foreworld.train.run import environment
 
@@ -43,10 +47,12 @@ class Size:
     hostile: int
     worker_kills: int
     hangs: int
+    updates: int
+    every: int
 
 
-FULL = Size(kills=300, flips=10_000, truncations=500, hostile=2_000, worker_kills=200, hangs=50)
-QUICK = Size(kills=18, flips=200, truncations=20, hostile=60, worker_kills=3, hangs=2)
+FULL = Size(kills=300, flips=10_000, truncations=500, hostile=2_000, worker_kills=200, hangs=50, updates=50, every=9)
+QUICK = Size(kills=18, flips=200, truncations=20, hostile=60, worker_kills=3, hangs=2, updates=3, every=200)
 
 
 def make() -> Any:
@@ -91,6 +97,42 @@ def campaigns(size: Size, seed: int) -> dict[str, Callable[[Path], Tally]]:
     }
 
 
+def agent_campaigns(size: Size, seed: int) -> dict[str, Callable[[Path], Tally]]:
+    """Return the campaigns against agents in training by name; each gets an empty folder."""
+
+    def strike(_: Path) -> Tally:
+        found = strike_training(size.worker_kills, size.hangs, seed=seed)
+        print(f"  {found}", file=sys.stderr, flush=True)
+        wrong = {"rows spliced": found.spliced, "windows spliced": found.spliced_windows, "rows lost": found.lost}
+        wrong["not counted"] = found.kills + found.hangs - found.noticed["died"] - found.noticed["hung"]
+        losses = tuple(f"struck agent: {count} {what}" for what, count in wrong.items() if count > 0)
+        return Tally(worker_kills=found.kills, hangs=found.hangs, losses=losses)
+
+    def kill_each(name: str) -> Callable[[Path], Tally]:
+        updates = range(min(size.updates, 45) if name == "Atari" else size.updates)
+        alone = name == "one environment"
+        return lambda home: agents.kill_at_updates(home, agents.trainees()[name], updates, in_a_row=not alone)
+
+    def refuse(home: Path) -> Tally:
+        with contextlib.redirect_stderr(io.StringIO()):
+            return agents.refuse_agent(home, every=size.every)
+
+    def spoil(home: Path) -> Tally:
+        return damage.damage(hostile_agents.agent_target(home), size.flips // 5, size.truncations // 5, seed)
+
+    full = agents.trainees()["a replay that is full"]
+    return {
+        **{f"agents killed at every update: {name}": kill_each(name) for name in agents.trainees()},
+        "agents killed at any moment": lambda home: survival.kill(
+            agents.training_agent(home, full), size.kills // 3, seed
+        ),
+        "agents, errors of the disk": refuse,
+        "agents, flips and truncations": spoil,
+        "agents, hostile files": lambda home: hostile_agents.deceive_agent(home, size.hostile),
+        "agents, killed and hanging environments": strike,
+    }
+
+
 def main() -> int:
     """Run the campaigns; return 1 when anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -105,18 +147,22 @@ def main() -> int:
     torch.set_num_threads(1)
     total, started = Tally(), time.monotonic()
     size = QUICK if args.quick else FULL
-    for name, campaign in campaigns(replace(size, kills=args.kills or size.kills), args.seed).items():
+    size = replace(size, kills=args.kills or size.kills)
+    each: dict[str, dict[str, int]] = {}
+    for name, campaign in (agent_campaigns(size, args.seed) | campaigns(size, args.seed)).items():
         if args.only in name:
             with tempfile.TemporaryDirectory(dir=args.folder) as home:
                 begun = time.monotonic()
                 found = campaign(Path(home))
             total += found
             said = {key: value for key, value in found.counts().items() if value}
+            each[name] = {**said, "losses": len(found.losses)}
             print(f"{name}: {said}, {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
             for loss in found.losses[:20]:
                 print(f"  lost: {loss}", file=sys.stderr, flush=True)
     result = {
         **total.counts(),
+        "campaigns": each,
         "wall_seconds": round(time.monotonic() - started),
         "quick": args.quick,
         "made": {**environment(args.seed), "command": " ".join(["python", "benchmarks/faults.py", *sys.argv[1:]])},

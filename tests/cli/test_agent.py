@@ -23,6 +23,9 @@ def test_an_agent_is_trained_resumed_judged_and_replaced(tmp_path: Path, capsys:
     assert first["steps"] == 110 and not first["interrupted"]
     more = answer(capsys, "agent", "--resume", run, "--steps", "120")
     assert more["steps"] == 120 and int(str(more["updates"])) > int(str(first["updates"]))
+    assert answer(capsys, "inspect", run)["state hash"] == more["state_hash"] != first["state_hash"]
+    whole = answer(capsys, *TRAIN, "--steps", "120", "--out", str(tmp_path / "whole"))
+    assert whole["state_hash"] == more["state_hash"]
     played = answer(
         capsys, "act", "--run", run, "--episodes", "5", "--mode", "sample", "--out", str(tmp_path / "played")
     )

@@ -483,6 +483,22 @@ def test_whichever_call_the_disk_refuses_no_row_is_lost_and_no_number_shifts(
     assert refused > 7
 
 
+def test_a_shard_that_stands_there_though_its_writing_failed_is_written_again(tmp_path: Path) -> None:
+    """The folder has its name already when the disk refuses the last sync, and cannot be renamed back."""
+    rounds, dry = "s" * 24 + "l", small(tmp_path / "dry")
+    with failing(10**6, errno.EIO) as seen:
+        feed(dry, Source(1), rounds * 3)
+    replay, source = small(tmp_path / "replay"), Source(1)
+    with failing(seen.index("rename") + 2, errno.EIO, for_good=True), suppress(WriteFailed):
+        feed(replay, source, rounds * 3)
+    assert shards_of(tmp_path / "replay") == ["000000"]
+    state = replay.save()
+    feed(replay, source, rounds * 3)
+    replay.close()
+    assert fw.load(tmp_path / "replay").episodes == 6
+    assert small(tmp_path / "replay", state=state).rows == 75
+
+
 def test_a_resumed_replay_goes_on_as_the_one_that_was_not_stopped(tmp_path: Path) -> None:
     def work(replay: Replay, source: Source, first: int, stop: int) -> list[Any]:
         batches = []
