@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from campaigns import campaign
 
 FEW = {"training": 3, "writing": 6, "collecting": 6, "replaying": 6, "errors": 15, "hostile": 80, "damage": 100}
 KILLS = ("training", "writing", "collecting", "replaying")
 
 
-def campaign(**counts: int) -> dict[str, Any]:
-    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("campaign.py"))]
-    done = subprocess.run(
-        [*command, *(f"{name}={count}" for name, count in counts.items())], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 @pytest.fixture(scope="module")
 def few() -> dict[str, Any]:
-    return campaign(**FEW)
+    return campaign(FEW)
 
 
 @pytest.mark.parametrize("name", FEW)
@@ -37,7 +25,7 @@ def test_a_few_faults_lose_nothing(few: dict[str, Any], name: str) -> None:
 
 @pytest.mark.slow
 def test_400_kills_half_of_them_inside_a_save_lose_nothing() -> None:
-    found = campaign(**dict.fromkeys(KILLS, 100))
+    found = campaign(dict.fromkeys(KILLS, 100))
     assert [entry["lost"] for entry in found.values()] == [[], [], [], []]
     assert sum(entry["kills"] for entry in found.values()) >= 400
     assert sum(entry["kills_inside_saves"] for entry in found.values()) >= 200
@@ -45,19 +33,19 @@ def test_400_kills_half_of_them_inside_a_save_lose_nothing() -> None:
 
 @pytest.mark.slow
 def test_every_call_that_the_disk_refuses_is_survived_and_explained() -> None:
-    found = campaign(errors=1)["errors"]
+    found = campaign({"errors": 1})["errors"]
     assert found["lost"] == []
     assert found["injected_errors"] > 500
 
 
 @pytest.mark.slow
 def test_no_flipped_bit_no_cut_file_is_accepted() -> None:
-    found = campaign(damage=5000)["damage"]
+    found = campaign({"damage": 5000})["damage"]
     assert (found["flips"], found["truncations"], found["lost"]) == (10_000, 500, [])
 
 
 @pytest.mark.slow
 def test_every_hostile_file_is_refused_within_256_mb_and_a_second() -> None:
-    found = campaign(hostile=2000)["hostile"]
+    found = campaign({"hostile": 2000})["hostile"]
     assert found["hostile_files"] >= 500
     assert found["lost"] == []

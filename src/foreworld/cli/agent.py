@@ -108,6 +108,8 @@ def run(argv: list[str]) -> None:
         print_json(found | {"metrics": last})
     if result.interrupted is not None:
         again = f"go on with: foreworld agent --resume {shlex.quote(str(folder))}"
+        if ":" in args.env:  # a run folder names no code to run
+            again += f" --env {shlex.quote(args.env)}"
         raise Interrupted(result.interrupted, f"stopped at step {result.steps}, checkpoint saved; {again}")
     say(
         f"{result.steps} steps, {result.updates} updates, {result.episodes} episodes in {result.seconds:.0f} s; "

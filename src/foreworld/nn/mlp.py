@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from foreworld.core.errors import ConfigError
 from foreworld.nn.norm_silu import EPS, norm_silu
 
+MOST_LAYERS = 1000
 TRUNCATION = 1.1368
 """Standard deviation of a unit normal cut at two sigma is 1 / 1.1368; this undoes it."""
 
@@ -92,7 +94,12 @@ class MLP(nn.Sequential):
         inputs: width in.
         units: width of every layer, and out.
         layers: how many.
+
+    Raises:
+        ConfigError: more layers than anybody wants; a damaged config would keep a machine busy for ever.
     """
 
     def __init__(self, inputs: int, units: int, layers: int) -> None:
+        if layers > MOST_LAYERS:
+            raise ConfigError(f"an MLP has at most {MOST_LAYERS} layers, found {layers}")
         super().__init__(*(Hidden(inputs if i == 0 else units, units) for i in range(layers)))

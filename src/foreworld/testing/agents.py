@@ -23,6 +23,7 @@ from foreworld.testing.survival import ERRORS, Chore, Subject, fail_every_call
 from foreworld.train import load_agent, state_hash, train_agent
 from foreworld.train.checkpoint import TRAINING, WEIGHTS, list_checkpoints
 from foreworld.train.log import METRICS, read_metrics
+from foreworld.train.run import AGENT
 
 SETTINGS: dict[str, Any] = {"prefill": 20, "batch": 2, "length": 8, "train_ratio": 16, "log_every": 5, "save_every": 7}
 """One update for every action, from the twentieth on."""
@@ -178,7 +179,7 @@ def refuse_agent(home: Path, every: int = 1) -> Tally:
 
 def _weights(run: Path) -> list[str]:
     newest = list_checkpoints(run / "checkpoints")[-1]
-    return [newest.name, *(sha256(newest / name) for name in (WEIGHTS, TRAINING, "agent.safetensors"))]
+    return [newest.name, *(sha256(newest / name) for name in (WEIGHTS, TRAINING, AGENT))]
 
 
 def _resumed(trainee: Trainee, run: Path, wanted: tuple[str, list[dict[str, float]]], what: str) -> list[str]:

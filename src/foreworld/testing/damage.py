@@ -6,7 +6,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,13 +107,24 @@ def deceive(home: Path, make: Model, count: int) -> Tally:
     outside.mkdir()
     every = attacks(store.folder, run.folder, outside)
     chosen = [every[int(i)] for i in np.linspace(0, len(every) - 1, min(count, len(every)))]
-    code, lost = in_child(lambda: _open_all(chosen, store, run, outside))
+    return open_hostile(chosen, (store, run), outside)
+
+
+def open_hostile(chosen: Sequence[Attack], honest: Sequence[Target], outside: Path) -> Tally:
+    """Make one attack after another on targets that are honest before and after, and open what is attacked.
+
+    Args:
+        chosen: the attacks.
+        honest: what they are on.
+        outside: a folder that nothing may be opened in.
+    """
+    code, lost = in_child(lambda: _open_all(chosen, honest, outside))
     if code:
         lost = [f"opening hostile files ended with exit code {code}"]
     return Tally(hostile_files=len(chosen), losses=tuple(lost))
 
 
-def _open_all(chosen: list[Attack], store: Target, run: Target, outside: Path) -> list[str]:
+def _open_all(chosen: Sequence[Attack], honest: Sequence[Target], outside: Path) -> list[str]:
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(resource.RLIMIT_AS, (_virtual() + 8 * 2**30, hard))  # so that a failure stays a failure
     opened: list[str] = []
@@ -122,7 +133,7 @@ def _open_all(chosen: list[Attack], store: Target, run: Target, outside: Path) -
     lost: list[str] = []
     before = _peak()
     for attack in chosen:
-        target = store if attack.folder == store.folder else run
+        target = next(one for one in honest if one.folder == attack.folder)
         undo = attack.place()
         opened.clear()
         started = time.thread_time()
@@ -133,7 +144,7 @@ def _open_all(chosen: list[Attack], store: Target, run: Target, outside: Path) -
             lost.append(f"{attack.name}: took {took:.1f} s")
         lost += [f"{attack.name}: opened {path}" for path in opened if _inside(path, outside)]
         undo()
-    for target in (store, run):
+    for target in honest:
         target.open()
     return lost
 

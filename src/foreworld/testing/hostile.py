@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,20 +57,20 @@ def attacks(store: Path, run: Path, outside: Path) -> list[Attack]:
     """
     checkpoint = f"checkpoints/{max(path.name for path in (run / 'checkpoints').iterdir())}"
     found = [Attack(f"column {name}", store, change) for name, change in _columns(store)]
-    for name, change in _tensors(run, checkpoint):
+    for name, change in tensor_changes(run, checkpoint, ("model.safetensors", "training.safetensors")):
         found.append(Attack(f"tensors {name}", run, change))
     places = [(store, "schema.json", ""), (store, f"{SHARD}/{MANIFEST}", ""), (store, f"{SHARD}/episodes.json", SHARD)]
     places += [(run, "config.json", ""), (run, f"{checkpoint}/{MANIFEST}", "")]
     places += [(run, f"{checkpoint}/state.json", checkpoint)]
     for folder, file, sealed in places:
         for name, content in JSON.items():
-            found.append(Attack(f"{file}: {name}", folder, partial(_write, file, content, sealed)))
+            found.append(Attack(f"{file}: {name}", folder, partial(write_content, file, content, sealed)))
     for folder, part in ((store, SHARD), (run, checkpoint)):
         found += [Attack(f"{part} manifest: {n}", folder, change) for n, change in _manifests(part)]
-    found += [Attack(f"schema: {n}", store, change) for n, change in _fields("schema.json", SCHEMA)]
-    found += [Attack(f"config: {n}", run, change) for n, change in _fields("config.json", CONFIG)]
-    found += [Attack(f"state: {n}", run, c) for n, c in _fields(f"{checkpoint}/state.json", STATE, checkpoint)]
-    found += [Attack(f"index: {n}", store, c) for n, c in _fields(f"{SHARD}/episodes.json", INDEX, SHARD)]
+    found += [Attack(f"schema: {n}", store, change) for n, change in field_changes("schema.json", SCHEMA)]
+    found += [Attack(f"config: {n}", run, change) for n, change in field_changes("config.json", CONFIG)]
+    found += [Attack(f"state: {n}", run, c) for n, c in field_changes(f"{checkpoint}/state.json", STATE, checkpoint)]
+    found += [Attack(f"index: {n}", store, c) for n, c in field_changes(f"{SHARD}/episodes.json", INDEX, SHARD)]
     for folder, part in ((store, SHARD), (run, checkpoint)):
         files = [name for name in list_files(folder / part) if name != SEAL]
         top = (
@@ -79,7 +79,7 @@ def attacks(store: Path, run: Path, outside: Path) -> list[Attack]:
             else ["config.json", "checkpoints", part]
         )
         for name in [*top, *(f"{part}/{file}" for file in files)]:
-            changes = [Attack(f"{name}: {how}", folder, change) for how, change in _links(name, outside)]
+            changes = [Attack(f"{name}: {how}", folder, change) for how, change in link_changes(name, outside)]
             # without its newest checkpoint a run honestly goes on from the one before
             found += changes[:-1] if name == checkpoint else changes
     return found
@@ -114,7 +114,7 @@ def _columns(store: Path) -> Iterator[tuple[str, Change]]:
         if name == "obs/obs":
             texts["Fortran order"] = _npy(_text(descr, shape, "True"), body)
         for what, content in texts.items():
-            yield f"{name}: {what}", partial(_write, file, content, SHARD)
+            yield f"{name}: {what}", partial(write_content, file, content, SHARD)
 
 
 TYPES = ("'|O'", "'>f4'", "'<f8'", "'<f2'", "'<c8'", "'<U4'", "'|S4'", "'|V8'", "'<M8[ns]'", "[('a', '<f4')]", "'<i4'")
@@ -142,8 +142,9 @@ def _npy(header: str, body: bytes) -> bytes:
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + body
 
 
-def _tensors(run: Path, checkpoint: str) -> Iterator[tuple[str, Change]]:
-    for file in ("model.safetensors", "training.safetensors"):
+def tensor_changes(run: Path, checkpoint: str, files: Sequence[str]) -> Iterator[tuple[str, Change]]:
+    """Name the changes to some files of tensors of a run's checkpoint, each with a float32 tensor that is not empty."""
+    for file in files:
         content = (run / checkpoint / file).read_bytes()
         size = int.from_bytes(content[:8], "little")
         header, data = json.loads(content[8 : 8 + size]), content[8 + size :]
@@ -159,7 +160,7 @@ def _tensors(run: Path, checkpoint: str) -> Iterator[tuple[str, Change]]:
             texts[what] = content[:8] + content[8 : 8 + size] + data[: floats[-1]] + value + data[floats[-1] + 4 :]
         texts |= {"cut data": content[:-1], "more data": content + b"\0", "only a length": content[:8], "empty": b""}
         for what, changed in texts.items():
-            yield f"{file}: {what}", partial(_write, f"{checkpoint}/{file}", changed, checkpoint)
+            yield f"{file}: {what}", partial(write_content, f"{checkpoint}/{file}", changed, checkpoint)
 
 
 HEADERS = (
@@ -341,13 +342,16 @@ INDEX: dict[str, tuple[Any, ...]] = {
 }
 
 
-def _fields(file: str, changes: dict[str, tuple[Any, ...]], sealed: str = "") -> Iterator[tuple[str, Change]]:
+def field_changes(file: str, changes: dict[str, tuple[Any, ...]], sealed: str = "") -> Iterator[tuple[str, Change]]:
+    """Name the changes to fields of a JSON file: dotted name to the values that are put there."""
     for where, values in changes.items():
         for value in values:
             yield f"{where} = {value!r:.60}", partial(_set, file, where.split("."), value, sealed)
 
 
-def _links(name: str, outside: Path) -> Iterator[tuple[str, Change]]:
+def link_changes(name: str, outside: Path) -> Iterator[tuple[str, Change]]:
+    """Name what can stand in a folder in place of an honest file or folder."""
+
     def leads(target: str) -> Change:
         def change(folder: Path) -> None:
             path = folder / name
@@ -371,7 +375,8 @@ def _away(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _write(file: str, content: bytes, sealed: str, folder: Path) -> None:
+def write_content(file: str, content: bytes, sealed: str, folder: Path) -> None:
+    """Write a file of a folder, and give the part that is `sealed`, if any, a manifest that agrees."""
     (folder / file).write_bytes(content)
     if sealed:
         reseal(folder / sealed)

@@ -13,6 +13,7 @@ from torch import Tensor
 from foreworld.agents import AgentPolicy
 from foreworld.core import tree
 from foreworld.core.errors import CheckpointError, DataError, SpecError, WriteFailed
+from foreworld.core.spaces import TRUTH
 from foreworld.data import Replay
 from foreworld.envs import Rows, Vector
 from foreworld.envs.episodes import OpenEpisode, from_arrays, not_reopened, to_arrays
@@ -151,7 +152,7 @@ class Collector:
             episodes = from_arrays(opened)
         except DataError as fault:
             raise CheckpointError(f"the state of collection is of another run: {fault}") from fault
-        if len(episodes) != count or any(e.obs is None and e.actions is not None for e in episodes):
+        if len(episodes) != count or not all(map(self._could_be, episodes)):
             raise CheckpointError(f"the state of collection does not say where each of {count} environments stood")
         self._action = arrays["action"].copy()
         self._earned, self._length = arrays["earned"].copy(), arrays["length"].copy()
@@ -162,6 +163,14 @@ class Collector:
         self._faults_before = arrays["faults"].copy()
         self.policy.state = tree.from_vector(self.policy.state, saved["state"].to(self.policy.device))
         return episodes
+
+    def _could_be(self, episode: OpenEpisode) -> bool:
+        """Say whether what was seen last in an episode has the form of an observation; nothing, in one not begun."""
+        if episode.obs is None:
+            return episode.actions is None
+        spaces = {**self.env.spec.obs, **{TRUTH + name: space for name, space in self.env.truth.items()}}
+        found = {name: (str(array.dtype), array.shape) for name, array in episode.obs.items()}
+        return found == {name: (space.dtype, space.shape) for name, space in spaces.items()}
 
     def _begin_anew(self, rows: Rows) -> None:
         """Take the first rows of environments in which new episodes began; the others stay as they are."""

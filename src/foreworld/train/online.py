@@ -31,6 +31,7 @@ from foreworld.train.update import Outcome, device_of, update
 from foreworld.train.videos import Film, Videos
 
 GIB = 2**30
+MOST_ENVS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,8 @@ class OnlineConfig:
         for name in ("steps", "num_envs", "batch", "length", "capacity", "max_skips", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"online.{name} must be at least 1, found {getattr(self, name)}")
+        if self.num_envs > MOST_ENVS:
+            raise ConfigError(f"online.num_envs must be at most {MOST_ENVS}, found {self.num_envs}")
         if self.length < 2:
             raise ConfigError(
                 "online.length must be at least 2: the critic learns a row from the one after it, found 1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import subprocess
@@ -15,6 +16,7 @@ import torch
 
 from foreworld import __version__
 from foreworld.agents import Dreamer, DreamerConfig
+from foreworld.agents.dreamer import feature_width
 from foreworld.core import Spec, TrainableModel, from_json, to_json
 from foreworld.core.errors import CheckpointError, ConfigError, DataError, OutputExists
 from foreworld.core.files import make_folder, read_sealed, write_json
@@ -36,6 +38,9 @@ from foreworld.train.checkpoint import (
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.json"
 REPLAY = "replay"
+AGENT = "agent.safetensors"
+OF_THE_TRAINING = {"num_envs", "workers", "timeout", "fault_rate"}
+"""Arguments of `make` that are settings of the training, and no options of an environment."""
 FIELDS = {"format", "family", "spec", "model", "fit", "data", "sinks", "history", "agent", "env"}
 FORMAT = 1
 
@@ -265,17 +270,35 @@ def load_agent(path: str | Path, device: str = "cpu", env: str | None = None) ->
     if "agent" not in config or "env" not in config:
         raise CheckpointError(f"{folder}: a run without an agent; train one with `foreworld agent`")
     run = load_run(folder, device)
-    try:
-        agent = Dreamer(run.model, from_json(DreamerConfig, config["agent"], f"{where}: agent"))
-        stored, options = str(config["env"]["id"]), dict(config["env"]["options"])
-    except (KeyError, TypeError, ValueError) as fault:
-        raise CheckpointError(f"{where}: not a valid config ({fault!s:.200}); restore it from a copy") from fault
+    weights = newest_checkpoint(folder / CHECKPOINTS) / AGENT
+    settings = from_json(DreamerConfig, config["agent"], f"{where}: agent")
+    _refuse_other_agent(weights, run.model, settings)
+    agent = Dreamer(run.model, settings)
+    stored, options = _environment(config["env"], where)
     if env is None and ":" in stored:
         raise ConfigError(
             f"{where}: the environment is code, {stored!r:.80}; if you know it, name it: --env, or load_agent(env=...)"
         )
-    load_model(newest_checkpoint(folder / CHECKPOINTS), agent, "agent.safetensors")
+    load_model(weights.parent, agent, AGENT)
     return AgentRun(run=run, agent=agent.to(device).eval(), env=env or stored, env_options=options)
+
+
+def _environment(stored: Any, where: Path) -> tuple[str, dict[str, Any]]:
+    """Return the id and the options of the environment that a run states."""
+    if isinstance(stored, dict) and stored.keys() == {"id", "options"}:
+        env, options = stored["id"], stored["options"]
+        if isinstance(env, str) and isinstance(options, dict) and not options.keys() & OF_THE_TRAINING:
+            return env, options
+    raise CheckpointError(f"{where}: 'env' states no environment with options; restore it from a copy")
+
+
+def _refuse_other_agent(weights: Path, model: TrainableModel[Any], settings: DreamerConfig) -> None:
+    """Compare config and file before anything is built, so that a damaged size is not allocated first."""
+    stored = sum(math.prod(shape) for _, shape in read_forms(weights).values())
+    least = settings.units * (feature_width(model) + (settings.layers - 1) * settings.units)
+    if 2 * least > stored:
+        verify_checkpoint(weights.parent)  # damage explains more than another size
+        raise CheckpointError(f"{weights}: too small for the actor and critic of config.json, which was changed")
 
 
 def _trained_on(source: Path, stored: Any, where: str) -> Stretches:
