@@ -1,4 +1,4 @@
-"""What the agent learns: python benchmarks/agent.py --env CartPole-v1 [--preset classic] [--seeds 3] [--minutes 60].
+"""What the agent learns: python benchmarks/agent.py [--env CartPole-v1] [--preset classic] [--seeds 3] [--minutes 60].
 
 Per seed: `foreworld agent` trains for 1,000 steps, `foreworld act` plays 20 episodes with the policy's mode from
 starting states not seen before, and `foreworld agent --resume` goes on; at the end 100 episodes. These are the
@@ -202,7 +202,7 @@ def show(result: dict[str, Any]) -> None:
 def main() -> None:
     """Run every seed that is not done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--env", required=True)
+    parser.add_argument("--env", default="CartPole-v1")
     parser.add_argument("--preset", default="classic")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, help="by default those of the preset")

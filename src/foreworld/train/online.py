@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
 from foreworld.agents import AgentPolicy, Dreamer, DreamerLearner
-from foreworld.core import Spec, TrainableModel, from_json, to_json, tree
+from foreworld.core import Calibrates, Spec, TrainableModel, from_json, to_json, tree
 from foreworld.core.errors import ConfigError, SpecError
 from foreworld.core.files import lock_folder, make_folder
 from foreworld.core.interrupt import graceful
@@ -52,6 +52,7 @@ class OnlineConfig:
         warmup: updates of linear warm-up.
         agc: `laprop`: largest gradient norm as a share of the parameter norm.
         weight_decay: decoupled, times the learning rate.
+        precision: of matrix products outside the recurrence; sums, losses and weights are float32 in any case.
         minutes: training is over after this much time; 0 for no limit.
         max_skips: updates in a row that may be skipped because a loss or a gradient is NaN or infinite; then weights
             and optimiser go back to the last checkpoint, at half the learning rate.
@@ -76,6 +77,7 @@ class OnlineConfig:
     warmup: int = 1000
     agc: float = 0.3
     weight_decay: float = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
     minutes: float = 0.0
     max_skips: int = 10
     log_every: int = 50
@@ -385,8 +387,11 @@ class _Loop:
         state = None
         if replay.carry:
             state = tree.from_vector(model.initial(config.batch), batch.carry.to(self.device))
+        if self.updates == 0 and "calibrate" in model.provides:
+            cast(Calibrates, model).calibrate(lambda: iter([segment]))
         set_rate(self.optimizer, config.lr * self.guard.rate)
-        outcome = update(self.learner, self.optimizer, segment, state=state)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            outcome = update(self.learner, self.optimizer, segment, state=state)
         self.guard.add(outcome)
         self.updates += 1
         if replay.carry and bool(outcome.sound):
