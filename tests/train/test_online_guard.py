@@ -51,6 +51,18 @@ def test_the_very_first_updates_can_be_undone(tmp_path: Path, on_disk: bool, mon
         assert [updates_of(path) for path in list_checkpoints(out / "checkpoints")] == [0, found.updates]
 
 
+def test_statistics_are_taken_again_when_the_training_goes_back_to_before_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, agent = agent_and_model(lambda call: call <= 3, monkeypatch)
+    model.register_buffer("statistic", torch.zeros(()))
+    monkeypatch.setattr(model, "provides", model.provides | {"calibrate"})
+    monkeypatch.setattr(model, "calibrate", lambda read: model.statistic.fill_(len(list(read()))), raising=False)
+    found = train_agent("CartPole-v1", model, agent, out=tmp_path / "run", max_skips=3, log_every=1, **SETTINGS)
+    assert found.history[-1]["rollbacks"] == 1
+    assert float(model.statistic) == 1
+
+
 def test_numbers_that_stay_bad_end_the_run_with_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     model, agent = agent_and_model(lambda call: True, monkeypatch)
     before = [p.clone() for p in (*model.parameters(), *agent.parameters())]

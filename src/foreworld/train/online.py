@@ -343,6 +343,7 @@ class _Loop:
         counted, owed = collector.replayed
         self.ratio = Ratio(config.train_ratio, config.batch * config.length, steps=counted, updates=owed)
         self.updates, self.tried = progress.step, progress.step // config.save_every
+        self.calibrated = progress.step > 0
         self.started, self.waited = time.monotonic() - progress.seconds, 0.0
         self.history: list[dict[str, float]] = []
 
@@ -387,8 +388,9 @@ class _Loop:
         state = None
         if replay.carry:
             state = tree.from_vector(model.initial(config.batch), batch.carry.to(self.device))
-        if self.updates == 0 and "calibrate" in model.provides:
+        if not self.calibrated and "calibrate" in model.provides:
             cast(Calibrates, model).calibrate(lambda: iter([segment]))
+        self.calibrated = True
         set_rate(self.optimizer, config.lr * self.guard.rate)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
             outcome = update(self.learner, self.optimizer, segment, state=state)
@@ -405,7 +407,7 @@ class _Loop:
                 log.write(line)
         if self.guard.lost:
             self.guard.go_back(self.updates)
-            self.checkpoints.restore()
+            self.calibrated = self.checkpoints.restore().step > 0
         return line
 
     def _line(self, outcome: Outcome) -> dict[str, float]:
