@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -69,3 +73,19 @@ def test_what_a_run_was_begun_with_cannot_change(tmp_path: Path, capsys: pytest.
     ):
         assert main(["agent", "--resume", run, *flags]) == 2
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_and_resumed_prints_the_same_hash(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "run")
+    flags = [*TRAIN, "--online.log-every", "1"]
+    whole = answer(capsys, *flags, "--out", str(tmp_path / "whole"))
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "foreworld.cli", *flags, "--out", run])
+    while not (tmp_path / "run" / "metrics.jsonl").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert answer(capsys, "agent", "--resume", run)["state_hash"] == whole["state_hash"]
+    assert answer(capsys, "inspect", run)["state hash"] == whole["state_hash"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from foreworld.core.errors import DataError
 from foreworld.train.log import Display, MetricsFile, in_words, read_metrics
 
 
@@ -70,3 +71,11 @@ def test_a_disk_that_refuses_metrics_is_named_once(tmp_path: Path, capsys: pytes
     (tmp_path / "gone").mkdir()
     file.write({"step": 3})
     assert read_metrics(tmp_path / "gone" / "metrics.jsonl") == [{"step": 3}]
+
+
+@pytest.mark.parametrize("bad", ["{", "3", "[]", "{}", '{"step": "x"}', "\udcff", "[" * 10_000])
+def test_a_damaged_line_is_named(bad: str, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + bad.encode(errors="surrogateescape") + b'\n{"step": 2}\n{"step"')
+    with pytest.raises(DataError, match=r"metrics.jsonl: line 2 is damaged"):
+        read_metrics(path)

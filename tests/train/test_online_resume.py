@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,12 +15,14 @@ import pytest
 import torch
 
 from foreworld.agents import Dreamer
-from foreworld.core.errors import CheckpointError
+from foreworld.core.errors import CheckpointError, EnvironmentFault, InUse
+from foreworld.core.files import lock_folder
 from foreworld.core.interrupt import Interrupted
 from foreworld.data import Batch, Replay, load
 from foreworld.envs import make
 from foreworld.models.rssm import RSSM
 from foreworld.testing.agents import Trainee, state_of
+from foreworld.testing.faults import flip_bit
 from foreworld.testing.striking import Watch, watched
 from foreworld.testing.watching import TroubledEnv, check_stored
 from foreworld.train import OnlineResult, online, state_hash, train_agent
@@ -118,6 +121,56 @@ def test_settings_that_do_not_fit_are_refused_and_not_remembered(tmp_path: Path)
     assert read_config(tmp_path / "run") == before
     assert trained(tmp_path / "run", resume=True, steps=36, lr=1e-5).steps == 36
     assert read_config(tmp_path / "run")["history"][0]["fit"].keys() == {"steps", "lr"}
+
+
+def test_without_its_newest_checkpoint_it_goes_on_from_the_one_before(tmp_path: Path) -> None:
+    """Though the replay has sealed and evicted episodes since."""
+    full = Trainee(env="CartPole-v1", settings=SHORT | {"steps": 200, "train_ratio": 2, "capacity": 70})
+    full.train(tmp_path / "whole")
+    full.train(tmp_path / "run")
+    newest = list_checkpoints(tmp_path / "run" / "checkpoints")[-1]
+    flip_bit(newest / "replay.safetensors", 4000)
+    with pytest.raises(CheckpointError, match=f"replay.safetensors.*or remove {newest.name} to go on from"):
+        full.train(tmp_path / "run")
+    shutil.rmtree(newest)
+    full.train(tmp_path / "run")
+    assert state_of(tmp_path / "run") == state_of(tmp_path / "whole")
+
+
+def test_two_cannot_train_in_one_folder(tmp_path: Path) -> None:
+    trained(tmp_path / "run")
+    with lock_folder(tmp_path / "run"), pytest.raises(InUse):
+        trained(tmp_path / "run", resume=True)
+    trained(tmp_path / "run", resume=True)
+
+
+class Mortal(TroubledEnv):
+    """Counts, and fails for good once `lives` steps were taken by all of its kind."""
+
+    lives = 10**9
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = gym.spaces.Discrete(5)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        type(self).lives -= 1
+        if self.lives < 0:
+            raise RuntimeError("the server is gone")
+        return super().step(action)
+
+
+def test_when_the_environment_fails_for_good_the_last_checkpoint_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(gym.registry, "Mortal-v0", gym.envs.registration.EnvSpec("Mortal-v0", Mortal))
+    trained(tmp_path / "whole", env="Mortal-v0", steps=60)
+    monkeypatch.setattr(Mortal, "lives", 41)
+    with pytest.raises(EnvironmentFault, match=r"10 faults in a row.*the server is gone"):
+        trained(tmp_path / "run", env="Mortal-v0", steps=60)
+    monkeypatch.setattr(Mortal, "lives", 10**9)
+    trained(tmp_path / "run", env="Mortal-v0", steps=60, resume=True)
+    assert state_of(tmp_path / "run") == state_of(tmp_path / "whole")
 
 
 def test_another_train_ratio_holds_from_now_on(tmp_path: Path) -> None:

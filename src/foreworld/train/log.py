@@ -13,6 +13,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from foreworld.core.errors import DataError
 from foreworld.core.files import append_text, finite, write_atomic
 
 METRICS = "metrics.jsonl"
@@ -53,11 +54,25 @@ def complain(message: str) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Read the complete lines of a metrics file; a last line cut by a crash is left out."""
+    """Read the complete lines of a metrics file; a last line cut by a crash is left out.
+
+    Raises:
+        DataError: a line is damaged; it is named.
+    """
     if not path.is_file():
         return []
-    lines = path.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    lines = path.read_text(errors="replace").split("\n")
+    return [_line(path, number, line) for number, line in enumerate(lines[:-1], 1) if line]
+
+
+def _line(path: Path, number: int, text: str) -> dict[str, float]:
+    try:
+        found = json.loads(text)
+        if isinstance(found["step"], int):
+            return found
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    raise DataError(f"{path}: line {number} is damaged; remove it, and go on")
 
 
 class Display:
