@@ -342,7 +342,8 @@ class _Loop:
         self.guard = Guard(learner, progress, config.max_skips, 1 if self.device.type == "cpu" else config.max_skips)
         counted, owed = collector.replayed
         self.ratio = Ratio(config.train_ratio, config.batch * config.length, steps=counted, updates=owed)
-        self.updates, self.tried = progress.step, progress.step // config.save_every
+        self.updates = progress.step
+        self.tried = progress.step // config.save_every  # which checkpoint was written last, or refused
         self.calibrated = progress.step > 0
         self.started, self.waited = time.monotonic() - progress.seconds, 0.0
         self.history: list[dict[str, float]] = []
