@@ -564,6 +564,40 @@ def test_a_state_of_another_replay_is_refused(tmp_path: Path) -> None:
     again.close()
 
 
+IMPOSSIBLE = {
+    "counts": [(0, -1), (1, 99), (1, 2**62), (2, 2), (2, 99), (3, 0), (3, 99), (3, -1)],
+    "saves": [(0, -1), (0, 99), (0, 2**62)],
+    "streams": [(0, -1), (0, 3), (1, 0), (1, 10**6), (1, 2**62), (2, 0), (2, 2), (3, 1), (4, 0), (4, 2**62), (5, 1)],
+    "next_online": [(0, -1), (0, 0), (0, -(2**62)), (0, 2**62), (0, 10**6)],
+    "queue": [(0, 2), (0, -1), (1, 0), (1, 10**6), (1, -1)],
+    "episodes": [(0, 2), (0, 9), (0, -1), (1, 10**6), (2, 1), (2, 10**6), (2, 2**62), (3, 2)],
+}
+
+
+def test_a_state_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "replay"
+    replay = small(path, envs=2, capacity=150)
+    feed(replay, Source(2), ("s" * 24 + "l") * 5 + "sss")
+    state = replay.save()
+    replay.close()
+    assert state["counts"][1] and len(state["queue"]) and len(state["gathered/reward"]) and len(state["open/reward"])
+    wrong = [(name, at, value) for name, changes in IMPOSSIBLE.items() for at, value in changes]
+    for name, at, value in wrong:
+        changed = state[name].clone()
+        assert int(changed.view(-1)[at]) != value, (name, at)
+        changed.view(-1)[at] = value
+        with pytest.raises(CheckpointError):
+            small(path, envs=2, capacity=150, state=state | {name: changed})
+    shorter = {name: state[name][:-1] for name in ("carry", "gathered/reward", "open/obs/where", "streams", "episodes")}
+    halves = {name: state[name].to(torch.int32) for name in ("counts", "episodes", "carry")}
+    for name, changed in (*shorter.items(), *halves.items()):
+        with pytest.raises(CheckpointError):
+            small(path, envs=2, capacity=150, state=state | {name: changed})
+    again = small(path, envs=2, capacity=150, state=state)
+    check_rows(again.sample(40, 0))
+    again.close()
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 def test_a_full_disk_loses_no_row(tmp_path: Path, code: int) -> None:
     replay, source = small(tmp_path / "replay"), Source(1)

@@ -6,7 +6,6 @@ import sys
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -14,17 +13,13 @@ from foreworld.core.errors import CheckpointError, DataError, OutputExists, Writ
 from foreworld.core.spaces import Space, Spec
 from foreworld.data.dropped import Dropped
 from foreworld.data.episode import Episode
+from foreworld.data.saved import Saved
 from foreworld.data.schema import Schema, Source
-from foreworld.data.shard import Shard, allow_files, open_shard, shard_paths, verify_shards
+from foreworld.data.shard import Shard, allow_files, open_shard, open_shards, shard_paths, verify_shards
 from foreworld.data.store import Writer, largest_shard, rows_to_seal
 
-
-class Place(NamedTuple):
-    """Where an episode lies: the columns of its shard, the row at which it begins there, and how many rows it has."""
-
-    columns: Mapping[str, np.ndarray]
-    base: int
-    rows: int
+Place = tuple[Mapping[str, np.ndarray], int]
+"""Columns of a shard, and the row there at which an episode begins."""
 
 
 class Archive:
@@ -35,15 +30,14 @@ class Archive:
         spec: what a model is told.
         truth: spaces of the simulator state by name.
         source: where the rows come from.
-        shards: go on from an earlier state, when the next shard had this number; later ones are removed.
-        oldest: number of the oldest episode that this state needs.
+        state: go on from an earlier state of the replay; shards that were sealed since are removed.
 
     Attributes:
         dropped: episodes that are no longer there.
 
     Raises:
-        OutputExists: the store holds episodes already, and `shards` was not given.
-        CheckpointError: shards that were there then are missing; nothing was removed.
+        OutputExists: the store holds episodes already, and `state` was not given.
+        CheckpointError: shards that were there then are missing, or hold other episodes; nothing was removed.
     """
 
     def __init__(
@@ -52,8 +46,7 @@ class Archive:
         spec: Spec,
         truth: Mapping[str, Space],
         source: Source | None,
-        shards: int | None = None,
-        oldest: int = 0,
+        state: Saved | None = None,
     ) -> None:
         """Open the store, new or as it was."""
         self._path, self._most = path, largest_shard(Schema(spec=spec, truth=truth))
@@ -61,17 +54,12 @@ class Archive:
         self._writer = Writer(path, spec, source=source, truth=truth, shard_rows=sys.maxsize)
         self._shards: deque[Shard] = deque()
         try:
-            if shards is None and self._writer.shards:
+            if state is None and self._writer.shards:
                 raise OutputExists(f"{path}: holds episodes already; resume the run they are of, or choose another")
             dropped = Dropped.read(path)
             self.dropped, self._first = dropped.episodes, dropped.shards
-            if shards is not None and (shards > self._writer.shards or oldest < dropped.episodes):
-                raise CheckpointError(
-                    f"{path}: lacks shards that the checkpoint counts on; resume from a newer one, or restore a copy"
-                )
-            self._writer.rewind(shards or 0)
-            verify_shards(path, shard_paths(path))
-            self._mapped()
+            if state is not None:
+                self._go_back(state)
         except BaseException:
             self._writer.close()
             raise
@@ -132,6 +120,22 @@ class Archive:
         """Seal the rest and release the folder."""
         self._writer.close()
 
+    def _go_back(self, state: Saved) -> None:
+        """Return to a state; only when the store is found to hold what it counts on, what came later is removed."""
+        if state.shards > self._writer.shards or state.oldest < self.dropped:
+            raise CheckpointError(
+                f"{self._path}: lacks shards that the checkpoint counts on; resume from a newer one, or restore a copy"
+            )
+        kept = [path for path in shard_paths(self._path) if int(path.name) < state.shards]
+        verify_shards(self._path, kept)
+        self._shards += open_shards(kept, self._writer.schema)
+        lengths = [rows for shard in self._shards for rows in shard.lengths.tolist()]
+        stated = dict(enumerate(state.episodes[:, 2].tolist(), state.oldest))
+        same = all(stated.get(number, rows) == rows for number, rows in enumerate(lengths, self.dropped))
+        if self.dropped + len(lengths) != state.sealed or not same:
+            raise CheckpointError(f"{self._path}: holds other episodes than the checkpoint counts; restore a copy")
+        self._writer.rewind(state.shards)
+
     def _mapped(self) -> list[Place]:
         """Open the shards that were sealed since the last call, and return where their episodes lie."""
         if self.shards == self._writer.shards:
@@ -145,4 +149,4 @@ class Archive:
 
 def _places(shard: Shard) -> list[Place]:
     starts = np.cumsum(shard.lengths) - shard.lengths
-    return [Place(shard.columns, *at) for at in zip(starts.tolist(), shard.lengths.tolist(), strict=True)]
+    return [(shard.columns, start) for start in starts.tolist()]

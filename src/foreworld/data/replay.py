@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foreworld.core.errors import CheckpointError, ConfigError, DataError, NonFinite, WriteFailed
+from foreworld.core.errors import ConfigError, DataError, NonFinite, WriteFailed
 from foreworld.core.spaces import TRUTH, Space, Spec
 from foreworld.data.archive import Archive, Place
 from foreworld.data.episode import Episode
@@ -145,8 +145,7 @@ class Replay:
         found = None if state is None else Saved.read(state, (num_envs, length, carry), columns)
         self._archive: Archive | None = None
         if path is not None:
-            mark = {} if found is None else {"shards": found.shards, "oldest": found.oldest}
-            self._archive = Archive(Path(path), spec, kept, source, **mark)
+            self._archive = Archive(Path(path), spec, kept, source, found)
         if found is not None:
             try:
                 self._resume(found)
@@ -363,7 +362,7 @@ class Replay:
 
     def _moved(self, places: list[Place]) -> None:
         """Read from disk what was just sealed there."""
-        for columns, base, _ in places:
+        for columns, base in places:
             place = self._gathered.popleft().place
             self._sealed += 1
             if place.first >= self._tracks.head[place.stream]:
@@ -393,15 +392,11 @@ class Replay:
         self._rows = int((self._tracks.stop - self._tracks.head).sum())
         self._stored.extend(found.saves)
         places = {} if self._archive is None else dict(enumerate(self._archive.places, self._archive.dropped))
-        stated = dict(enumerate(found.episodes[:, 2].tolist(), found.oldest))
-        same = all(stated.get(number, place.rows) == place.rows for number, place in places.items())
-        if self._archive is not None and (len(places) + self._archive.dropped != found.sealed or not same):
-            raise CheckpointError("the state of the replay counts other episodes than its store has; restore a copy")
         rows, carries = _Reel(found.gathered), _Reel({"": found.carries()})
         for number, entry in enumerate(found.episodes.tolist(), found.oldest):
             stream, first, count, is_terminal = entry
             episode = Finished(stream, first, count, bool(is_terminal))
-            columns, base = places[number][:2] if number < found.sealed else (rows.take(episode.rows), 0)
+            columns, base = places[number] if number < found.sealed else (rows.take(episode.rows), 0)
             if number >= found.sealed and self._archive is not None:
                 self._unshelved.append(_Gathered(episode, columns))
             if number >= found.evicted:
