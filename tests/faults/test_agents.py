@@ -1,4 +1,4 @@
-"""Agents in training: killed, struck, refused by the disk, damaged; a few times here, often when slow tests run."""
+"""Agents in training: killed, struck, refused by the disk, damaged; a few times here, often with `-m train`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_few_faults_cost_an_agent_nothing(few: dict[str, Any], name: str) -> N
     assert done >= FEW[name]
 
 
-@pytest.mark.slow
+@pytest.mark.train
 @pytest.mark.parametrize(
     "name", ["one environment", "three environments", "a bundled world", "workers", "a replay that is full", "Atari"]
 )
@@ -32,21 +32,21 @@ def test_a_kill_at_each_of_the_first_50_updates_leaves_no_trace(name: str) -> No
     assert (found["kills"], found["lost"]) == (count, [])
 
 
-@pytest.mark.slow
+@pytest.mark.train
 def test_kills_at_any_moment_cost_an_agent_nothing() -> None:
     found = campaign({"agents": 60})["agents"]
     assert (found["kills"], found["lost"]) == (60, [])
     assert found["kills_inside_saves"] >= 20
 
 
-@pytest.mark.slow
+@pytest.mark.train
 def test_whatever_the_disk_refuses_an_agent_is_trained_in_the_end() -> None:
     found = campaign({"agent errors": 9})["agent errors"]
     assert found["lost"] == []
     assert found["injected_errors"] > 200
 
 
-@pytest.mark.slow
+@pytest.mark.train
 def test_hostile_and_damaged_runs_of_agents_are_refused() -> None:
     found = campaign({"hostile agents": 2000, "damaged agents": 2000})
     assert found["hostile agents"]["hostile_files"] > 300
@@ -54,7 +54,7 @@ def test_hostile_and_damaged_runs_of_agents_are_refused() -> None:
     assert [one["lost"] for one in found.values()] == [[], []]
 
 
-@pytest.mark.slow
+@pytest.mark.train
 def test_200_kills_and_50_hangs_of_workers_splice_nothing() -> None:
     found = campaign({"strikes": 250})["strikes"]
     assert (found["worker_kills"], found["hangs"], found["lost"]) == (200, 50, [])
