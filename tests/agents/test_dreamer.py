@@ -94,6 +94,10 @@ def test_what_it_needs_is_said() -> None:
     video = RSSM(replace(SPEC, action=None), **SIZES)
     with pytest.raises((MissingCapability, SpecError)):
         Dreamer(video)
+    assert SPEC.action is not None
+    free = replace(SPEC, action=replace(SPEC.action, low=(), high=()))
+    with pytest.raises(SpecError, match="needs bounded actions"):
+        Dreamer(RSSM(free, **SIZES))
 
 
 @pytest.mark.parametrize(

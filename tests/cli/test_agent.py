@@ -47,6 +47,7 @@ def test_an_agent_is_trained_resumed_judged_and_replaced(tmp_path: Path, capsys:
         (["agent"], "--env and --out are needed"),
         (["agent", "--env", "CartPole-v1", "--out", "{}", "--preset", "clasic"], "did you mean 'classic'"),
         (["agent", "--env", "CartPole-v1", "--out", "{}", "--size", "huge"], "unknown size"),
+        (["agent", "--env", "CartPole-v1", "--out", "{}", "--preset", "atari100k"], "a protocol for ALE/..."),
         (["agent", "--env", "CartPole-v9", "--out", "{}"], "CartPole-v9"),
         (["agent", "--env", "CartPole-v1", "--out", "{}", "--env-options", "[1]"], "names with values"),
         (["agent", "--env", "CartPole-v1", "--out", "{}", "--online.prefill", "9", "--online.length", "1"], "length"),

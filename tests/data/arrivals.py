@@ -11,6 +11,7 @@ import torch
 import foreworld as fw
 from foreworld.core import Space
 from foreworld.data import Batch, Replay
+from foreworld.envs import Rows
 
 SPEC = fw.Spec(
     obs={"where": Space(kind="vector", shape=(3,), dtype="float32")},
@@ -18,20 +19,6 @@ SPEC = fw.Spec(
 )
 TRUTH = {"id": Space(kind="vector", shape=(), dtype="uint32")}
 CARRY = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rows:
-    """The fields of `envs.vector.Rows`."""
-
-    obs: dict[str, np.ndarray]
-    prev_action: np.ndarray
-    reward: np.ndarray
-    is_first: np.ndarray
-    is_terminal: np.ndarray
-    is_last: np.ndarray
-    truth: dict[str, np.ndarray]
-    arrived: np.ndarray
 
 
 @dataclass(frozen=True)

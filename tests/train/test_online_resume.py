@@ -137,6 +137,18 @@ def test_without_its_newest_checkpoint_it_goes_on_from_the_one_before(tmp_path: 
     assert state_of(tmp_path / "run") == state_of(tmp_path / "whole")
 
 
+def test_states_that_were_too_many_to_be_saved_are_missed_aloud(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(tmp_path / "whole", steps=40)
+    trained(tmp_path / "whole", resume=True, steps=44)
+    assert "windows begin from zero" not in capsys.readouterr().err
+    monkeypatch.setattr("foreworld.data.replay.LARGEST_CARRIES", 0)
+    trained(tmp_path / "part", steps=40)
+    trained(tmp_path / "part", resume=True, steps=44)
+    assert "windows begin from zero" in capsys.readouterr().err
+
+
 def test_two_cannot_train_in_one_folder(tmp_path: Path) -> None:
     trained(tmp_path / "run")
     with lock_folder(tmp_path / "run"), pytest.raises(InUse):

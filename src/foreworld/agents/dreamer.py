@@ -109,7 +109,7 @@ class Dreamer(nn.Module):
 
     Raises:
         MissingCapability: the model predicts no reward or continuation.
-        SpecError: there are no actions.
+        SpecError: there are no actions, or they have no bounds.
 
     Reference:
         Hafner et al., Mastering diverse control tasks through world models, Nature 2025, arXiv 2301.04104, section
@@ -133,6 +133,8 @@ class Dreamer(nn.Module):
             require(model, capability, "Dreamer")
         if model.spec.action is None:
             raise SpecError("Dreamer: there are no actions to learn in a spec without them")
+        if model.spec.action.kind == "vector" and not model.spec.action.bounded:
+            raise SpecError("Dreamer: its actor needs bounded actions; give the environment's Box a low and a high")
         width = feature_width(model)
         self.actions = actions_of(model.spec.action, config.unimix)
         self.actor = MLP(width, config.units, config.layers)

@@ -20,7 +20,7 @@ from foreworld.core.interrupt import Interrupted
 from foreworld.core.registry import load as find
 from foreworld.envs import make
 from foreworld.models.rssm import RSSM
-from foreworld.presets.agents import agent_preset
+from foreworld.presets.agents import AgentPreset, agent_preset
 from foreworld.train import OnlineConfig, OnlineResult, load_agent, state_hash, train_agent
 from foreworld.train.log import Display
 from foreworld.train.online import Report
@@ -85,11 +85,9 @@ def run(argv: list[str]) -> None:
     first.add_argument("--size")
     first.add_argument("--resume", type=Path)
     chosen, _ = first.parse_known_args(argv)
-    env_options: Mapping[str, Any] = {}
-    if chosen.resume is None:
-        preset = agent_preset(chosen.preset, chosen.size)
-        model, agent, online, env_options = preset.model, preset.agent, preset.online, preset.env
-    else:
+    preset = agent_preset(chosen.preset, chosen.size)
+    model, agent, online = preset.model, preset.agent, preset.online
+    if chosen.resume is not None:
         model, agent, online = _stored(chosen.resume)
     parts = {"model": model, "agent": agent, "online": online}
     nested = [(name, type(part), field(default=part)) for name, part in parts.items()]
@@ -98,7 +96,7 @@ def run(argv: list[str]) -> None:
     args: Any = parse(options, argv, "agent")
     if args.threads:
         torch.set_num_threads(args.threads)
-    folder, result = _start(args, env_options) if args.resume is None else _resume(args, parts)
+    folder, result = _start(args, preset) if args.resume is None else _resume(args, parts)
     last = result.history[-1] if result.history else {}
     if args.json:
         found = {"run": str(folder), "steps": result.steps, "updates": result.updates, "episodes": result.episodes}
@@ -127,11 +125,11 @@ def _stored(folder: Path) -> tuple[Any, DreamerConfig, OnlineConfig]:
     return model, agent, from_json(OnlineConfig, stored["fit"], f"{where}: fit")
 
 
-def _start(args: Any, env_options: Mapping[str, Any]) -> tuple[Path, OnlineResult]:
+def _start(args: Any, preset: AgentPreset) -> tuple[Path, OnlineResult]:
     if not args.env or args.out is None:
         raise ConfigError("--env and --out are needed (or --resume DIR to go on with a run)")
     config, where = _with_flags(args.online, args), device(args.device)
-    env_options = {**env_options, **environment_options(args.env_options, make)}
+    env_options = preset.options_on(args.env) | environment_options(args.env_options, make)
     env = make(args.env, **env_options)
     spec = env.spec
     env.close()

@@ -74,6 +74,7 @@ class Replay:
         carry: C.
         seed: which sequence of batches.
         added: actions that were ever added, evicted ones included.
+        lost_carries: whether it goes on from a state whose carries were too large to be saved, so that they are zero.
         bytes_per_row: bytes of one row and its carry.
 
     Raises:
@@ -126,7 +127,7 @@ class Replay:
         if spec.action is not None:
             spec.action.to_model(torch.zeros(spec.action.shape, dtype=getattr(torch, spec.action.dtype)))
         self.length, self.carry, self.seed = length, carry, seed
-        self.added = 0
+        self.added, self.lost_carries = 0, False
         self._form = (num_envs, carry)
         columns = {n: c for n, c in schema.columns.items() if not n.startswith("is_")}
         self._limit, self._rows, self._evicted, self._sealed = limit, 0, 0, 0
@@ -386,6 +387,7 @@ class Replay:
     def _resume(self, found: Saved) -> None:
         """Take up a saved state."""
         self.added, self._evicted, self._sealed = found.added, found.evicted, found.sealed
+        self.lost_carries = self.carry > 0 and found.carry is None
         self._next_online = found.next_online.copy()
         self._online.extend((stream, first) for stream, first in found.queue.tolist())
         opened = self._tracks.resume(found.streams)

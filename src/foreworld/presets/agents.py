@@ -25,6 +25,7 @@ class AgentPreset:
         online: the training.
         env: further arguments of `make`.
         about: in a few words.
+        protocol: the published one that it follows, if it does.
     """
 
     model: RSSMConfig
@@ -32,6 +33,17 @@ class AgentPreset:
     online: OnlineConfig
     env: Mapping[str, Any] = field(default_factory=dict)
     about: str = ""
+    protocol: Protocol | None = None
+
+    def options_on(self, env_id: str) -> dict[str, Any]:
+        """Return the options of an environment.
+
+        Raises:
+            ConfigError: the preset follows a protocol for environments of another kind.
+        """
+        if self.protocol is not None:
+            self.protocol.on(env_id)
+        return dict(self.env)
 
     def sized(self, size: str) -> AgentPreset:
         """Return the same with a model of another size, and an actor-critic as wide.
@@ -48,7 +60,7 @@ CLASSIC = AgentPreset(
     model=RSSMConfig(deter=256, units=64, latents=16, classes=8, layers=2),
     agent=DreamerConfig(units=64),
     online=OnlineConfig(steps=8_000, batch=16, length=32, prefill=200, lr=3e-4, warmup=200, capacity=200_000),
-    about="small vectors on a CPU: Gymnasium's classic control, solved within an hour on two cores",
+    about="small vectors on a CPU, such as CartPole-v1",
 )
 
 
@@ -62,6 +74,7 @@ def _by(protocol: Protocol) -> AgentPreset:
         online=replace(online, capacity=min(5_000_000, protocol.steps)),
         env=protocol.options,
         about=f"{protocol.kind}...: size {protocol.size}, as published",
+        protocol=protocol,
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from foreworld.agents import AgentPolicy
 from foreworld.data import Dataset
 from foreworld.envs import make
-from foreworld.ops import Interval, bootstrap
+from foreworld.ops import Interval, bootstrap_ratio
 from foreworld.rollout import collect
 from foreworld.train import AgentRun
 
@@ -22,9 +22,6 @@ SIDE_BY_SIDE = 8
 
 SEED = 1_000_000
 """Added to the seed: other episodes than those that the agent was trained in."""
-
-FEW = 50
-"""Below this number of episodes the interval is a studentised one."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,6 +101,5 @@ def act(
             env, policy, out=out, episodes=episodes, seed=SEED + seed, overwrite=overwrite, progress=progress
         )
     returns = np.array([data.raw(i)["reward"].sum(dtype=np.float64) for i in range(data.episodes)])
-    method = "t" if len(returns) < FEW else "bca"
-    mean = bootstrap(lambda x: x.mean(1), returns, confidence=confidence, seed=seed, method=method)
+    mean = bootstrap_ratio(returns, np.ones(len(returns)), confidence=confidence, seed=seed)
     return Acted(data=data, returns=returns, mean=mean, mode=mode, confidence=confidence)

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from foreworld.agents import Dreamer
-from foreworld.core.files import sha256, verify_folder
+from foreworld.core.files import sha256
 from foreworld.data import Batch, Replay
 from foreworld.envs import make
 from foreworld.models.rssm import RSSM
 from foreworld.testing.faults import Tally, in_child, leftovers
-from foreworld.testing.survival import ERRORS, Chore, Subject, fail_every_call
+from foreworld.testing.survival import ERRORS, Chore, Subject, fail_every_call, whole_checkpoints
 from foreworld.train import load_agent, state_hash, train_agent
 from foreworld.train.checkpoint import TRAINING, WEIGHTS, list_checkpoints
 from foreworld.train.log import METRICS, read_metrics
@@ -124,9 +124,7 @@ def training_agent(home: Path, trainee: Trainee) -> Subject:
     run.parent.mkdir()
 
     def check() -> int:
-        found = list_checkpoints(run / "checkpoints")
-        for checkpoint in found:
-            verify_folder(checkpoint)
+        found = whole_checkpoints(run)
         return load_agent(run).run.step if found else 0
 
     def finish() -> None:
@@ -152,9 +150,7 @@ def refuse_agent(home: Path, every: int = 1) -> Tally:
     expected = _weights(home / "whole")
 
     def whole(run: Path, least: int) -> None:
-        found = list_checkpoints(run / "checkpoints")
-        for checkpoint in found:
-            verify_folder(checkpoint)
+        whole_checkpoints(run)
         if least and load_agent(run).run.step < least:
             raise AssertionError("the newest checkpoint is lost")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +10,12 @@ import torch
 
 from foreworld.core import Space, Spec
 from foreworld.core.disk import remove_folder
-from foreworld.core.errors import CheckpointError
-from foreworld.core.files import claim_output, make_folder, sealed_folder, sha256, sweep_partial, verify_folder
+from foreworld.core.files import claim_output, make_folder, sealed_folder, sha256, sweep_partial
 from foreworld.core.tensorfile import read_tensors, write_tensors
 from foreworld.data import Replay, load
 from foreworld.data.shard import shard_paths
-from foreworld.testing.survival import Subject
+from foreworld.envs import Rows
+from foreworld.testing.survival import Subject, whole_checkpoints
 from foreworld.train.checkpoint import KEEP, list_checkpoints
 
 SPEC = Spec(
@@ -27,21 +26,7 @@ ENVS, CARRY = 2, 3
 TICKS, SAVE_EVERY = 400, 25
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class NumberedRows:
-    """Rows of N environments that say which environment, episode and step they are of."""
-
-    obs: dict[str, np.ndarray]
-    prev_action: np.ndarray
-    reward: np.ndarray
-    is_first: np.ndarray
-    is_terminal: np.ndarray
-    is_last: np.ndarray
-    truth: dict[str, np.ndarray]
-    arrived: np.ndarray
-
-
-def numbered_rows(ticks: int, seed: int = 0) -> list[NumberedRows]:
+def numbered_rows(ticks: int, seed: int = 0) -> list[Rows]:
     """Make the rows of a whole run, the same every time: some episodes end, some break off, some rows do not arrive."""
     draw = np.random.default_rng(seed)
     episode, step, ended = np.full(ENVS, -1), np.zeros(ENVS, int), np.ones(ENVS, bool)
@@ -54,7 +39,7 @@ def numbered_rows(ticks: int, seed: int = 0) -> list[NumberedRows]:
         ended = np.where(arrived, last, ended)
         where = np.stack([np.arange(ENVS), episode, step], 1).astype(np.float32)
         found.append(
-            NumberedRows(
+            Rows(
                 obs={"where": where},
                 prev_action=np.where(first, 0, (episode + step) % 3),
                 reward=np.where(first, 0, step).astype(np.float32),
@@ -100,9 +85,7 @@ def replaying(home: Path) -> Subject:
     run.parent.mkdir()
 
     def check() -> int:
-        found = list_checkpoints(run / "checkpoints")
-        for checkpoint in found:
-            verify_folder(checkpoint, CheckpointError)
+        found = whole_checkpoints(run)
         if (run / "replay" / "schema.json").exists() and shard_paths(run / "replay"):
             _expect_numbered(run / "replay")
         return int(found[-1].name) if found else 0

@@ -127,6 +127,14 @@ def kill(subject: Subject, count: int, seed: int, limit: float = 2.0) -> Tally:
     return Tally(kills=kills, kills_inside_saves=inside, losses=tuple(lost))
 
 
+def whole_checkpoints(run: Path) -> list[Path]:
+    """Return the checkpoints of a run, oldest first, each of which must agree with its hashes."""
+    found = list_checkpoints(run / "checkpoints")
+    for checkpoint in found:
+        verify_folder(checkpoint)
+    return found
+
+
 def training(home: Path, make: Model) -> Subject:
     """Train a small model; the end must be bit for bit that of a training nobody touched.
 
@@ -142,9 +150,7 @@ def training(home: Path, make: Model) -> Subject:
     run.parent.mkdir()
 
     def check() -> int:
-        found = list_checkpoints(run / "checkpoints")
-        for checkpoint in found:
-            verify_folder(checkpoint)
+        found = whole_checkpoints(run)
         return load_run(run).step if found else 0
 
     def finish() -> None:
@@ -226,8 +232,7 @@ def refuse_disk(home: Path, make: Model, every: int = 1) -> Tally:
     data = load(home / "data")
 
     def trained(run: Path, least: int) -> None:
-        for checkpoint in list_checkpoints(run / "checkpoints"):
-            verify_folder(checkpoint)
+        whole_checkpoints(run)
         if least and load_run(run).step < least:
             raise AssertionError("the newest checkpoint is lost")
 

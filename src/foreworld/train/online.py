@@ -317,6 +317,8 @@ def _replay(
             f"online.capacity_gib ({config.capacity_gib}) has room for {room} rows, fewer than online.prefill "
             f"({config.prefill}); lower the one or raise the other"
         )
+    if replay.lost_carries:
+        complain("the states of the replay were too large to be saved; until it is filled anew windows begin from zero")
     return replay
 
 
