@@ -109,7 +109,7 @@ def start_run(
         model: what is trained.
         fit: how, as JSON values.
         data: `path` of what it is trained on, in the folder or absolute, and `trained_on`, which rows of it; None for
-            all that are there.
+            all that are in the run's own replay.
         sinks: where metrics go.
         more: of a run with an agent: `agent` and `env`.
 
@@ -199,7 +199,7 @@ def load_run(path: str | Path, device: str = "cpu") -> Run:
         spec = from_json(Spec, config["spec"], f"{where}: spec")
         settings = from_json(family.config_type, config["model"], f"{where}: model")
         source = folder / config["data"]["path"]  # an absolute path stays as it is
-        trained_on = _trained_on(source, config["data"]["trained_on"], f"{where}: data")
+        trained_on = _trained_on(folder, source, config["data"]["trained_on"], f"{where}: data")
         fit = dict(config["fit"])
     except KeyError as missing:
         raise CheckpointError(f"{where}: has no field {missing}") from None
@@ -301,9 +301,9 @@ def _refuse_other_agent(weights: Path, model: TrainableModel[Any], settings: Dre
         raise CheckpointError(f"{weights}: too small for the actor and critic of config.json, which was changed")
 
 
-def _trained_on(source: Path, stored: Any, where: str) -> Stretches:
-    """Return which rows a run was trained on; an agent, on all that are there."""
-    if stored is not None:
+def _trained_on(folder: Path, source: Path, stored: Any, where: str) -> Stretches:
+    """Return which rows a run was trained on; an agent, on all that are in its own replay, and nobody else so."""
+    if stored is not None or source != folder / REPLAY:
         return from_json(Stretches, stored, where)
     try:
         return open_data(source).stretches
