@@ -77,9 +77,12 @@ class PlainHead(nn.Module):
         """Return the prediction [..], to look at and not to learn by."""
         return log_probs.detach()
 
-    def cross_entropy(self, log_probs: Tensor, target: Tensor) -> Tensor:
-        """Return half the squared error [..]: minus the log-likelihood under a normal of unit width."""
-        return 0.5 * (log_probs - target).square()
+    def cross_entropy(
+        self, log_probs: Tensor, target: Tensor, other: Tensor | None = None, weight: float = 1.0
+    ) -> Tensor:
+        """Return half the squared errors [..]: minus the log-likelihood under a normal of unit width."""
+        loss = 0.5 * (log_probs - target).square()
+        return loss if other is None else loss + weight * 0.5 * (log_probs - other).square()
 
 
 def scaled(env: str, scale: float) -> str:

@@ -104,7 +104,7 @@ def boot(change: Any) -> Seed:
 
 
 def towards_itself(right: Any, self: Dreamer, guess: Tensor, feat: Tensor, returns: Tensor) -> Tensor:
-    drawn = self.critic.cross_entropy(guess, self.critic(feat).detach())
+    drawn = self.critic.cross_entropy(guess, self.critic(feat)[:, :-1].detach())
     return self.critic.cross_entropy(guess, returns) + self.config.slow_weight * drawn
 
 
@@ -255,7 +255,7 @@ LEAKS: dict[str, Seed] = {
         "_critic_loss",
         lambda right, self, guess, feat, returns: (
             right(self, guess, feat, returns)
-            + self.critic.cross_entropy(self.slow.requires_grad_().log_probs(feat), returns)
+            + self.critic.cross_entropy(self.slow.requires_grad_().log_probs(feat)[:, :-1], returns)
         ),
     ),
 }

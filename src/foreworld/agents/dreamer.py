@@ -182,12 +182,13 @@ class Dreamer(nn.Module):
             returns = lambda_return(dream.reward, dream.cont, value[:, 1:], config.discount, config.lam)
             scale = self.range.update(returns)
             advantage = (returns - value[:, :-1]) / scale
-        choice = self.policy(feat[:, :-1])
-        entropy = self.actions.entropy(choice.params)
-        gain = self.actions.log_prob(choice.params, dream.actions) * advantage + config.entropy * entropy
+        # of the last state too, although nothing is done there: a slice of the features would have to be copied
+        params = self.policy(feat).params[:, :-1]
+        entropy = self.actions.entropy(params)
+        gain = self.actions.log_prob(params, dream.actions) * advantage + config.entropy * entropy
         terms = {
             "actor": -(weight * gain).mean(1).view(shape),
-            "critic": (weight * self._critic_loss(guess[:, :-1], feat[:, :-1], returns)).mean(1).view(shape),
+            "critic": (weight * self._critic_loss(guess[:, :-1], feat, returns)).mean(1).view(shape),
             "replay_critic": self._replay_loss(model.read(states), segment, returns[:, 0].view(shape)),
         }
         metrics = {
@@ -212,11 +213,16 @@ class Dreamer(nn.Module):
             torch._foreach_add_(slow, gap)
 
     def _critic_loss(self, guess: Tensor, feat: Tensor, returns: Tensor) -> Tensor:
-        """Compute the cross-entropy of log-probabilities to the returns, and to what the slow critic predicts, [..]."""
+        """Compute the cross-entropy to the returns, and to what the slow critic predicts, [N, H].
+
+        Args:
+            guess: [N, H, K] log-probabilities.
+            feat: [N, H + 1, D], of which the last has no return.
+            returns: [N, H].
+        """
         with torch.no_grad():
-            slow = self.slow(feat)
-        to_slow = self.critic.cross_entropy(guess, slow)
-        return self.critic.cross_entropy(guess, returns) + self.config.slow_weight * to_slow
+            slow = self.slow(feat)[:, :-1]
+        return self.critic.cross_entropy(guess, returns, slow, self.config.slow_weight)
 
     def _replay_loss(self, step: Step, segment: Segment, boot: Tensor) -> Tensor:
         """Compute the critic's loss on real rows [B, T], by real rewards and, after them, what is dreamed from there.
@@ -227,8 +233,7 @@ class Dreamer(nn.Module):
         returns = lambda_return(
             segment.reward[:, 1:], segment.cont[:, 1:], boot[:, 1:], config.discount, config.lam * going_on[:, 1:]
         )
-        feat = step.feat[:, :-1]
-        loss = self._critic_loss(self.critic.log_probs(feat), feat.detach(), returns)
+        loss = self._critic_loss(self.critic.log_probs(step.feat)[:, :-1], step.feat.detach(), returns)
         return F.pad(going_on[:, :-1] * loss, (0, 1))
 
 

@@ -32,6 +32,7 @@ from foreworld.nn import (
     sample,
     scan,
 )
+from foreworld.nn.precision import product_dtype
 from foreworld.ops import free_nats
 
 CHUNK = 1024
@@ -224,7 +225,7 @@ class RSSM(nn.Module):
         drive, taken = self.cell.driver(), list[Tensor]()
 
         def choose(deter: Tensor, stoch: Tensor) -> Tensor:
-            taken.append(policy(torch.cat([deter, stoch], -1)).sample())
+            taken.append(policy(self._features(deter, stoch)).sample())
             return drive(self._embed(taken[-1], state.condition))
 
         head = layout(self.prior_hidden, self.prior_out)
@@ -237,7 +238,7 @@ class RSSM(nn.Module):
 
     def read(self, state: RSSMState) -> Step:
         """Return features [.., D + Z], expected reward and probability to continue."""
-        feat = torch.cat([state.deter, state.stoch], -1)
+        feat = self._features(state.deter, state.stoch)
         return Step(
             feat=feat,
             reward=self.reward(feat) if self.reward is not None else None,
@@ -265,7 +266,7 @@ class RSSM(nn.Module):
         prior = self._prior(posts.deter)
         states, counts = self._dream_on(posts, segment)
         terms = self.decoder.losses(states.deter, states.stoch, segment.obs)
-        feat = torch.cat([states.deter, states.stoch], -1)
+        feat = self._features(states.deter, states.stoch)
         if self.reward is not None:
             terms["reward"] = self.reward.loss(feat, segment.reward)
         if self.cont is not None:
@@ -290,6 +291,11 @@ class RSSM(nn.Module):
             fit_pixel_scale(scale, self.spec, segments())
         if scale is not None and self.config.control_weight:
             fit_control_weight(scale, self.spec, segments(), self.config.control_weight)
+
+    def _features(self, deter: Tensor, stoch: Tensor) -> Tensor:
+        """Put both side by side, in the precision in which everything that reads them computes."""
+        low = product_dtype(deter)
+        return torch.cat([deter.to(low), stoch.to(low)], -1)
 
     def _prior(self, deter: Tensor) -> Tensor:
         return self.prior_out(self.prior_hidden(deter))

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foreworld.nn.mlp import MLP, Linear
+from foreworld.nn.precision import at_least_single
 from foreworld.ops import symexp_bins, twohot_cross_entropy, twohot_mean
 
 
@@ -48,9 +49,11 @@ class TwoHotHead(nn.Module):
         """Return the expected value [..] of log-probabilities [.., K]."""
         return twohot_mean(log_probs, self.bins)
 
-    def cross_entropy(self, log_probs: Tensor, target: Tensor) -> Tensor:
-        """Return the cross-entropy [..] of log-probabilities [.., K] for raw targets [..]."""
-        return twohot_cross_entropy(log_probs, target, self.bins)
+    def cross_entropy(
+        self, log_probs: Tensor, target: Tensor, other: Tensor | None = None, weight: float = 1.0
+    ) -> Tensor:
+        """Return the cross-entropy [..] of log-probabilities [.., K] for raw targets, plus weight times for others."""
+        return twohot_cross_entropy(log_probs, target, self.bins, other, weight)
 
 
 class BernoulliHead(nn.Module):
@@ -77,15 +80,3 @@ class BernoulliHead(nn.Module):
 
     def _logit(self, feat: Tensor) -> Tensor:
         return at_least_single(self.out(self.body(feat))).squeeze(-1)
-
-
-def at_least_single(x: Tensor) -> Tensor:
-    """Return half precision, in which autocast computes, as float32: for losses and distributions.
-
-    Args:
-        x: of any shape.
-
-    Returns:
-        The same numbers, of the same shape; other types stay as they are.
-    """
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

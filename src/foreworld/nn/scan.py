@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from foreworld.core.fusing import fusible
 from foreworld.nn import norm_silu
 from foreworld.nn.distributions import Latent
 from foreworld.nn.mlp import MLP, Hidden, Linear
+from foreworld.nn.precision import as_given, at_least_single, product_dtype
 
 
 class Core(NamedTuple):
@@ -159,7 +161,7 @@ def scan(
     """
     weights = (*core, *(x for layer in head.hidden for x in layer), head.weight, head.bias)
     # a recurrence adds up its rounding errors, so it keeps the precision of its state under autocast
-    with torch.autocast(deter.device.type, enabled=False):
+    with as_given(deter):
         floats = (x.to(deter.dtype) for x in (stoch, drive, *weights))
         return _Scan.apply(latent, tuple(keep), noise, deter, *floats)
 
@@ -187,12 +189,15 @@ def follow(
     Returns:
         Deterministic states [T, B, D], samples [T, B, Z].
     """
-    deters, stochs = [], []
-    with torch.no_grad(), torch.autocast(deter.device.type, enabled=False):
+    low, deters, stochs = product_dtype(deter), [], []
+    core, head = _lower(core, head, low)
+    with torch.no_grad():
         for t, drawn in enumerate(noise):
-            deter, _ = advance(core, deter, stoch, choose(deter, stoch), taping=False)
-            param, _ = think(head, deter, t, taping=False)
-            stoch = latent.draw(param, drawn)
+            drive = choose(deter, stoch).to(low)
+            with as_given(deter):
+                deter, _ = advance(core, deter, stoch, drive, taping=False)
+                param, _ = think(head, deter.to(low), t, taping=False)
+                stoch = latent.draw(at_least_single(param), drawn)
             deters.append(deter)
             stochs.append(stoch)
     return torch.stack(deters), torch.stack(stochs)
@@ -235,27 +240,31 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:  # pyrefly: ignore[bad-override]
-        of_deters, of_stochs, of_params = grad_outputs
-        drive, *weights = ctx.saved_tensors
-        core, head = _unflatten(weights)
-        tapes: list[Tape] = ctx.tapes
-        cell: list[GRUTrace] = []
-        thoughts: list[list[LayerTrace]] = []
-        of_deter, of_stoch = torch.zeros_like(of_deters[0]), torch.zeros_like(of_stochs[0])
-        for t in reversed(range(len(tapes))):
-            tape, kept = tapes[t], ctx.keep[t]
-            noise = None if ctx.noise is None else ctx.noise[t]
-            of_param = ctx.latent.draw_back(tape.params, noise, tape.stoch, of_stoch + of_stochs[t])
-            of_thought, thought = think_back(head, tape.head, tape.deter, of_param + of_params[t])
-            of_deter, of_stoch, gru = advance_back(core, tape.gru, of_deter + of_deters[t] + of_thought)
-            thoughts.append(thought)
-            cell.append(gru)
-            if kept is not None:
-                of_deter, of_stoch = of_deter * kept, of_stoch * kept
-        every = _stack(cell[::-1])
-        layers = [_stack(steps[::-1]) for steps in zip(*thoughts, strict=True)]
-        of_weights = [*_core_grads(core, every), *_head_grads(head, layers)]
-        return None, None, None, of_deter, of_stoch, _bias_grad(drive, every.of_second), *of_weights
+        with as_given(grad_outputs[0]):
+            return _backward(ctx, *grad_outputs)
+
+
+def _backward(ctx: Any, of_deters: Tensor, of_stochs: Tensor, of_params: Tensor) -> tuple[Tensor | None, ...]:
+    drive, *weights = ctx.saved_tensors
+    core, head = _unflatten(weights)
+    tapes: list[Tape] = ctx.tapes
+    cell: list[GRUTrace] = []
+    thoughts: list[list[LayerTrace]] = []
+    of_deter, of_stoch = torch.zeros_like(of_deters[0]), torch.zeros_like(of_stochs[0])
+    for t in reversed(range(len(tapes))):
+        tape, kept = tapes[t], ctx.keep[t]
+        noise = None if ctx.noise is None else ctx.noise[t]
+        of_param = ctx.latent.draw_back(tape.params, noise, tape.stoch, of_stoch + of_stochs[t])
+        of_thought, thought = think_back(head, tape.head, tape.deter, of_param + of_params[t])
+        of_deter, of_stoch, gru = advance_back(core, tape.gru, of_deter + of_deters[t] + of_thought)
+        thoughts.append(thought)
+        cell.append(gru)
+        if kept is not None:
+            of_deter, of_stoch = of_deter * kept, of_stoch * kept
+    every = _stack(cell[::-1])
+    layers = [_stack(steps[::-1]) for steps in zip(*thoughts, strict=True)]
+    of_weights = [*_core_grads(core, every), *_head_grads(head, layers)]
+    return None, None, None, of_deter, of_stoch, _bias_grad(drive, every.of_second), *of_weights
 
 
 def advance(core: Core, deter: Tensor, stoch: Tensor, drive: Tensor, taping: bool) -> tuple[Tensor, GRUTape]:
@@ -265,6 +274,8 @@ def advance(core: Core, deter: Tensor, stoch: Tensor, drive: Tensor, taping: boo
     tape is of no use then.
     """
     count = core.near.shape[0]
+    state, low = deter, core.near.dtype
+    deter, stoch = deter.to(low), stoch.to(low)
     first = deter.new_empty(2, deter.shape[0], core.deter_in.shape[1])
     torch.addmm(core.deter_bias, deter, core.deter_in, out=first[0])
     torch.addmm(core.stoch_bias, stoch, core.stoch_in, out=first[1])
@@ -273,15 +284,23 @@ def advance(core: Core, deter: Tensor, stoch: Tensor, drive: Tensor, taping: boo
     _blocks(x, count).baddbmm_(_blocks(deter, count), core.near)
     hidden = norm_silu.forward(x, core.scale, taping)
     gates = torch.baddbmm(core.gates_bias, _blocks(hidden.out, count), core.gates)
-    raw = _thirds(gates)[1]
-    opened = gates.sigmoid() if taping else gates
-    reset, _, update = _thirds(opened)
-    if not taping:
-        reset.sigmoid_()
-        update.sigmoid_()
-    cand = torch.mul(reset, raw).tanh_()
-    after = torch.lerp(_blocks(deter, count), cand, update).transpose(0, 1).flatten(1)
+    after, opened, raw, cand = _pass_gates(gates, _blocks(state, count), taping)
     return after, GRUTape(deter, stoch, inputs, hidden, opened, raw, cand)
+
+
+@fusible
+def _pass_gates(gates: Tensor, deter: Tensor, taping: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Let raw gates [G, B, 3D/G] act on the state [G, B, D/G], in its precision.
+
+    Returns:
+        The next state [B, D], and for the tape what the gates became, the candidate before its gate, and after.
+    """
+    gates = gates.to(deter.dtype)
+    reset, raw, update = _thirds(gates)
+    opened = gates.sigmoid() if taping else gates
+    reset, _, update = _thirds(opened) if taping else (reset.sigmoid(), raw, update.sigmoid())
+    cand = torch.tanh(reset * raw)
+    return torch.lerp(deter, cand, update).transpose(0, 1).flatten(1), opened, raw, cand
 
 
 def advance_back(core: Core, tape: GRUTape, grad: Tensor) -> tuple[Tensor, Tensor, GRUTrace]:
@@ -386,6 +405,16 @@ def _product(x: Tensor, grad: Tensor) -> Tensor:
 def _stack(steps: Sequence[N]) -> N:
     columns = zip(*steps, strict=True)
     return type(steps[0])(*(None if column[0] is None else torch.stack(column) for column in columns))
+
+
+def _lower(core: Core, head: Head, low: torch.dtype) -> tuple[Core, Head]:
+    """Return weights in the precision of matrix products; the scales of norms stay as they are."""
+    named = zip(Core._fields, core, strict=True)
+    layers = (Layer(layer.weight.to(low), layer.bias.to(low), layer.scale) for layer in head.hidden)
+    return (
+        Core(*(x if name in ("scale", "scales") else x.to(low) for name, x in named)),
+        Head(tuple(layers), head.weight.to(low), head.bias.to(low)),
+    )
 
 
 def _unflatten(weights: Sequence[Tensor]) -> tuple[Core, Head]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from foreworld.core.fusing import fusible
 from foreworld.ops.symlog import symexp
 
 
@@ -60,22 +61,29 @@ def twohot_loss(logits: Tensor, x: Tensor, bins: Tensor) -> Tensor:
     return twohot_cross_entropy(torch.log_softmax(logits, -1), x, bins)
 
 
-def twohot_cross_entropy(log_probs: Tensor, x: Tensor, bins: Tensor) -> Tensor:
+def twohot_cross_entropy(
+    log_probs: Tensor, x: Tensor, bins: Tensor, other: Tensor | None = None, weight: float = 1.0
+) -> Tensor:
     """Compute the same from log-probabilities, of which only the two bins of each target are read.
 
     Args:
         log_probs: [.., K].
         x: [..] targets in raw units.
         bins: [K].
+        other: [..] further targets; both at once have one backward pass over all bins, not two.
+        weight: of the cross-entropy to `other`, which is added.
 
     Returns:
         [..], nats.
     """
-    below, share = _neighbours(x, bins)
-    pair = log_probs.gather(-1, torch.stack([below, below + 1], -1))
-    return torch.lerp(pair[..., 0], pair[..., 1], share).neg()
+    places, shares = _places(x, bins)
+    if other is not None:
+        found = _places(other, bins)
+        places, shares = torch.cat([places, found[0]], -1), torch.cat([shares, weight * found[1]], -1)
+    return (log_probs.gather(-1, places) * shares).sum(-1).neg()
 
 
+@fusible
 def twohot_mean(logits: Tensor, bins: Tensor) -> Tensor:
     """Return the expected value of a categorical over bins.
 
@@ -92,6 +100,12 @@ def twohot_mean(logits: Tensor, bins: Tensor) -> Tensor:
     probs = torch.softmax(logits, -1)
     middle = len(bins) // 2
     return (probs[..., middle + 1 :] - probs[..., :middle].flip(-1)) @ bins[middle + 1 :]
+
+
+def _places(x: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the two bins of each scalar, and their shares, [.., 2] each."""
+    below, share = _neighbours(x, bins)
+    return torch.stack([below, below + 1], -1), torch.stack([1 - share, share], -1)
 
 
 def _neighbours(x: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
