@@ -130,6 +130,20 @@ def test_autocast_leaves_the_recurrence_in_the_precision_of_its_state() -> None:
     torch.testing.assert_close(found[0], plain[0], atol=0.02, rtol=0)
 
 
+def test_the_way_back_is_in_single_precision_under_autocast_too() -> None:
+    torch.manual_seed(0)
+    net = Net(LATENTS[1], ACTION)
+    start = torch.randn(B, DETER), torch.randn(B, 4)
+    action, tokens = torch.randn(T, B, ACTION), torch.randn(T, B, UNITS)
+    grads = []
+    for half in (False, True):
+        deter = scanned(net, start, action, tokens, [None] * T, None)[0]
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            grads.append(torch.autograd.grad(deter.square().sum(), [net.cell.gates.weight, net.out.weight]))
+    for one, other in zip(*grads, strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("latent", LATENTS, ids=lambda latent: type(latent).__name__)
 def test_noise_is_none_under_deterministic(latent: Latent) -> None:
     with deterministic():

@@ -84,6 +84,16 @@ def test_cross_entropy_is_that_of_the_dense_target(x: list[float], spread: float
     torch.testing.assert_close(twohot_loss(logits, target, bins), wanted, rtol=1e-9, atol=1e-9)
 
 
+def test_cross_entropy_to_two_targets_at_once_is_the_weighted_sum() -> None:
+    bins = symexp_bins()
+    x, other = torch.tensor([0.5, -20.0, 3e4]), torch.tensor([0.5, 7.0, -1e30])
+    logits = torch.randn(3, 255, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    both = twohot_cross_entropy(logits.log_softmax(-1), x, bins, other, 0.3)
+    apart = twohot_loss(logits, x, bins) + 0.3 * twohot_loss(logits, other, bins)
+    torch.testing.assert_close(both, apart)
+    torch.testing.assert_close(*(torch.autograd.grad(y.sum(), logits)[0] for y in (both, apart)))
+
+
 def test_cross_entropy_has_the_gradient_of_the_dense_form() -> None:
     bins, target = symexp_bins(), torch.tensor([0.0, -3.3, 1e12])
     logits = torch.randn(3, 255, requires_grad=True)

@@ -7,7 +7,7 @@ import torch
 
 import foreworld as fw
 from foreworld.agents import DreamerLearner
-from foreworld.core import Segment, Spec
+from foreworld.core import Segment, Spec, tree
 from foreworld.envs import make
 from foreworld.testing import random_segment
 from foreworld.train import OnlineResult
@@ -49,6 +49,23 @@ def test_losses_under_autocast_are_single_and_near() -> None:
         assert float(term.detach().mean()) == pytest.approx(
             float(found[0][name].detach().mean()), rel=0.05, abs=0.05
         ), name
+
+
+def test_dreams_under_autocast_multiply_in_half_and_remember_in_single() -> None:
+    torch.manual_seed(0)
+    model = fw.RSSM(make("Pendulum-v1").spec, deter=256, units=64)
+    agent = fw.Dreamer(model, units=64)
+    start = model.observe(model.initial(8), random_segment(model.spec, 8, 4))
+    start = tree.index(tree.detach(start), (slice(None), -1))
+    dreams = []
+    for half in (False, True):
+        with torch.no_grad(), fw.deterministic(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+            dreams.append(fw.imagine(model, start, agent.policy, 3, keep=("states",)))
+    plain, half_dream = dreams
+    assert half_dream.feat.dtype is torch.bfloat16 and half_dream.states.deter.dtype is torch.float32
+    rounded = half_dream.states.deter.bfloat16().float()
+    assert not torch.equal(rounded, half_dream.states.deter), "the state itself was rounded"
+    torch.testing.assert_close(half_dream.states.deter[:, 0], plain.states.deter[:, 0], atol=0.02, rtol=0)
 
 
 def test_statistics_of_the_training_data_are_set_before_the_first_update(monkeypatch: pytest.MonkeyPatch) -> None:

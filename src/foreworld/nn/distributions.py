@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foreworld.core import is_deterministic
-from foreworld.core.fusing import fusible
 from foreworld.ops import categorical_kl, gaussian_kl
 
 
@@ -108,10 +107,9 @@ class CategoricalLatent:
 
     def draw(self, params: Tensor, noise: Tensor | None) -> Tensor:
         """Draw flat one-hots [.., Z], with the gradient of the probabilities."""
-        if not params.requires_grad or not torch.is_grad_enabled():
-            return _one_hots(params, self, noise)
         probs = self.probs(params)
-        return (self.hard(probs.detach(), noise) + (probs - probs.detach())).flatten(-2)
+        hard = self._hard(probs.detach(), noise)
+        return (hard + (probs - probs.detach()) if probs.requires_grad else hard).flatten(-2)
 
     def draw_back(self, params: Tensor, noise: Tensor | None, sample: Tensor, grad: Tensor) -> Tensor:
         """Return the gradient of the logits through the probabilities."""
@@ -125,8 +123,7 @@ class CategoricalLatent:
         powers = (logits - logits.detach().amax(-1, keepdim=True)).exp()
         return powers / powers.sum(-1, keepdim=True)
 
-    def hard(self, probs: Tensor, noise: Tensor | None) -> Tensor:
-        """Draw one-hots [.., latents, classes] of probabilities."""
+    def _hard(self, probs: Tensor, noise: Tensor | None) -> Tensor:
         if noise is None:
             return F.one_hot(probs.argmax(-1), self.classes).to(probs.dtype)
         # the first class whose cumulative probability exceeds the noise; a quarter of the time of an argmax
@@ -143,11 +140,6 @@ class CategoricalLatent:
         """Compute the entropy [..]."""
         log_probs = self.log_probs(params)
         return -(log_probs.exp() * log_probs).sum((-2, -1))
-
-
-@fusible
-def _one_hots(params: Tensor, latent: CategoricalLatent, noise: Tensor | None) -> Tensor:
-    return latent.hard(latent.probs(params), noise).flatten(-2)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from foreworld.core.fusing import fusible
 from foreworld.nn.precision import as_given, at_least_single
 
 EPS = 1e-4
@@ -41,7 +40,6 @@ def norm_silu(x: Tensor, scale: Tensor) -> Tensor:
         return forward(x, scale, taping=False).out
 
 
-@fusible
 def forward(x: Tensor, scale: Tensor, taping: bool) -> NormSilu:
     """Compute it; without `taping` in the memory of `x`, which halves what passes through the cache.
 
@@ -58,7 +56,6 @@ def forward(x: Tensor, scale: Tensor, taping: bool) -> NormSilu:
     return NormSilu(F.silu(scaled).to(given.dtype), hat, scaled, root)
 
 
-@fusible
 def backward(grad: Tensor, done: NormSilu, scale: Tensor) -> tuple[Tensor, Tensor]:
     """Return the gradient of the input, in the precision of `grad`, and that of the scale before it is summed."""
     given, grad = grad, at_least_single(grad)

@@ -30,7 +30,7 @@ def product_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if x.dtype == torch.float32 and _autocast(kind) else x.dtype
 
 
-def as_given(x: Tensor) -> AbstractContextManager[None]:
+def as_given(x: Tensor) -> AbstractContextManager[object]:
     """Compute in the precision of what is given, under autocast too, which would take sums in half precision.
 
     Args:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from foreworld.core.fusing import fusible
 from foreworld.nn import norm_silu
 from foreworld.nn.distributions import Latent
 from foreworld.nn.mlp import MLP, Hidden, Linear
@@ -270,8 +269,8 @@ def _backward(ctx: Any, of_deters: Tensor, of_stochs: Tensor, of_params: Tensor)
 def advance(core: Core, deter: Tensor, stoch: Tensor, drive: Tensor, taping: bool) -> tuple[Tensor, GRUTape]:
     """Take one step of the GRU from [B, D] and [B, Z]; return the next [B, D] and the tape.
 
-    Without `taping` it works in place, which halves the memory that passes through the cache; the
-    tape is of no use then.
+    Products are computed in the precision of the weights; the state keeps its own. Without `taping` it works in place,
+    which halves the memory that passes through the cache; the tape is of no use then.
     """
     count = core.near.shape[0]
     state, low = deter, core.near.dtype
@@ -284,23 +283,16 @@ def advance(core: Core, deter: Tensor, stoch: Tensor, drive: Tensor, taping: boo
     _blocks(x, count).baddbmm_(_blocks(deter, count), core.near)
     hidden = norm_silu.forward(x, core.scale, taping)
     gates = torch.baddbmm(core.gates_bias, _blocks(hidden.out, count), core.gates)
-    after, opened, raw, cand = _pass_gates(gates, _blocks(state, count), taping)
-    return after, GRUTape(deter, stoch, inputs, hidden, opened, raw, cand)
-
-
-@fusible
-def _pass_gates(gates: Tensor, deter: Tensor, taping: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Let raw gates [G, B, 3D/G] act on the state [G, B, D/G], in its precision.
-
-    Returns:
-        The next state [B, D], and for the tape what the gates became, the candidate before its gate, and after.
-    """
-    gates = gates.to(deter.dtype)
-    reset, raw, update = _thirds(gates)
+    gates = gates.to(state.dtype)
+    raw = _thirds(gates)[1]
     opened = gates.sigmoid() if taping else gates
-    reset, _, update = _thirds(opened) if taping else (reset.sigmoid(), raw, update.sigmoid())
-    cand = torch.tanh(reset * raw)
-    return torch.lerp(deter, cand, update).transpose(0, 1).flatten(1), opened, raw, cand
+    reset, _, update = _thirds(opened)
+    if not taping:
+        reset.sigmoid_()
+        update.sigmoid_()
+    cand = torch.mul(reset, raw).tanh_()
+    after = torch.lerp(_blocks(state, count), cand, update).transpose(0, 1).flatten(1)
+    return after, GRUTape(deter, stoch, inputs, hidden, opened, raw, cand)
 
 
 def advance_back(core: Core, tape: GRUTape, grad: Tensor) -> tuple[Tensor, Tensor, GRUTrace]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from foreworld.core.fusing import fusible
 from foreworld.ops.symlog import symexp
 
 
@@ -83,7 +82,6 @@ def twohot_cross_entropy(
     return (log_probs.gather(-1, places) * shares).sum(-1).neg()
 
 
-@fusible
 def twohot_mean(logits: Tensor, bins: Tensor) -> Tensor:
     """Return the expected value of a categorical over bins.
 
