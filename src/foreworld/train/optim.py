@@ -129,7 +129,9 @@ class AdamW(torch.optim.AdamW):
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float) -> None:
-        super().__init__(params, lr=lr, weight_decay=weight_decay, fused=True)
+        params = list(params)
+        capturable = bool(params) and params[0].is_cuda  # that is, what a CUDA graph can record
+        super().__init__(params, lr=lr, weight_decay=weight_decay, fused=True, capturable=capturable)
         self.grad_scale: Tensor | None = None
         self.found_inf: Tensor | None = None
 
@@ -190,8 +192,8 @@ def make_optimizer(model: HasParameters, config: OptimizerConfig) -> LaProp | Ad
     return AdamW(params, lr=config.lr, weight_decay=config.weight_decay)
 
 
-def set_rate(optimizer: Optimizer, lr: float) -> None:
-    """Set the learning rate of all parameters."""
+def set_rate(optimizer: Optimizer, lr: float | Tensor) -> None:
+    """Set the learning rate of all parameters; a scalar tensor is read when the update is done."""
     for group in optimizer.param_groups:
         group["lr"] = lr
 
