@@ -97,9 +97,7 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
             EnvironmentFault: the world has no goal, or before the first reset.
         """
         if not isinstance(self.world, Aiming) or not len(self._state):
-            raise EnvironmentFault(
-                f"{self.world.name}: there is no goal to show; it needs a world with one, and a reset"
-            )
+            raise EnvironmentFault(f"{self.world.name}: no goal to show; it takes a world with one, after a reset")
         return self._observe(self.world.reached(self._state))
 
     def save(self) -> dict[str, np.ndarray]:

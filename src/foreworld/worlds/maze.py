@@ -208,7 +208,8 @@ class PointMaze:
         cell = np.floor(corners).astype(int)
         inside = ((cell >= 0) & (cell < self.solid.shape)).all(2)
         cell = np.clip(cell, 0, np.array(self.solid.shape) - 1)
-        return (inside & ~self.solid[cell[..., 0], cell[..., 1]]).all(1)
+        wall = self.solid[cell[..., 0], cell[..., 1]]
+        return np.all(inside & ~wall, 1)
 
     def oracle(self, state: np.ndarray) -> np.ndarray:
         """Return the push [N, 2] that steers to the goal, cell by cell along a shortest way.

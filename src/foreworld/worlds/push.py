@@ -13,7 +13,7 @@ import numpy as np
 from foreworld.core.errors import ConfigError
 from foreworld.core.spaces import Space
 from foreworld.worlds.discs import Colour, disc_cover, paint
-from foreworld.worlds.tee import Tee, angle_between, to_world
+from foreworld.worlds.tee import Tee, angle_between, to_world, turned
 from foreworld.worlds.world import numbers, picture, placed_at, positive, taken
 
 PIXEL = 2 / 512
@@ -22,6 +22,8 @@ HOME = (0.0, 0.0, math.pi / 4)
 """Pose of the goal, unless it is drawn."""
 ROUNDS = 4
 """Contacts that are resolved in a substep, the deepest first: a disc in the inner corner of the T has two."""
+NOTHING = 1e-9
+"""A depth below this is no contact."""
 TOUCH = 1e-3
 """How deep a pusher that is placed may reach into the block."""
 GROUND, GOAL, BLOCK, PUSHER = (236, 238, 242), (150, 218, 160), (108, 120, 142), (64, 110, 226)
@@ -205,10 +207,8 @@ class PushT:
     def render(self, state: np.ndarray, size: int | None = None) -> np.ndarray:
         """Draw goal (if it is seen), block and pusher, uint8 [N, 3, H, W], at the world's size or another."""
         side = size or self.size
-        covers = [
-            self._cover(state[:, 2:5], side),
-            disc_cover((state[:, :2] + 1) / 2, np.full(len(state), self.radius / 2), side),
-        ]
+        pusher = disc_cover((state[:, :2] + 1) / 2, np.full(len(state), self.radius / 2), side)
+        covers = [self._cover(state[:, 2:5], side), pusher]
         colours: list[Colour] = [BLOCK, PUSHER]
         if self.goal_seen:
             covers, colours = [self._cover(state[:, 7:], side), *covers], [GOAL, *colours]
@@ -217,18 +217,27 @@ class PushT:
 
     def _slide(self, place: np.ndarray, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Push blocks out of pushers and into the arena; a pusher gives way to a block that cannot."""
-        depth, point, out = self.tee.contact(place, pose, self.radius)
-        if not (depth > 0).any():
+        depth, point, out = self._touching(place, pose)
+        if not depth.any():
             return place, pose
         for _ in range(ROUNDS):
             pose = self.tee.pushed(pose, depth, point, out)
-            depth, point, out = self.tee.contact(place, pose, self.radius)
+            depth, point, out = self._touching(place, pose)
+            if not depth.any():
+                break
         corners = to_world(self.tee.corners, pose)
         pose[:, :2] += np.maximum(-1 - corners.min(1), 0) - np.maximum(corners.max(1) - 1, 0)
         for _ in range(ROUNDS):
-            depth, _, out = self.tee.contact(place, pose, self.radius)
-            place = place + to_world(out[:, None] * np.maximum(depth, 0)[:, None, None], pose * (0, 0, 1))[:, 0]
+            depth, _, out = self._touching(place, pose)
+            if not depth.any():
+                break
+            place = place + turned(out, pose[:, 2]) * depth[:, None]
         return np.clip(place, -1, 1), pose
+
+    def _touching(self, place: np.ndarray, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return contacts; the depth [N] is 0 where there is none worth the name, whatever the other rows do."""
+        depth, point, out = self.tee.contact(place, pose, self.radius)
+        return np.where(depth > NOTHING, depth, 0), point, out
 
     def _drawn(self, rng: np.random.Generator, n: int) -> np.ndarray:
         """Draw pushers and blocks, [n, 5]."""

@@ -158,7 +158,7 @@ class TwoRooms:
         return np.concatenate([state[:, 4:], state[:, 2:]], 1)
 
     def oracle(self, state: np.ndarray) -> np.ndarray:
-        """Return the displacement along the shortest way, [N, 2]: as far as the bounds allow, no further than a bend."""
+        """Return the displacement [N, 2] along the shortest way: as far as allowed, up to the next bend."""
         way = self.shortest(state)[1] - state[:, :2]
         longest = np.abs(way).max(1, keepdims=True)
         return way * np.minimum(1, self.limit / np.maximum(longest, 1e-12))

@@ -1,4 +1,4 @@
-"""Walls along the axes, and the motion of points among them: every wall is met at its exact place."""
+"""Walls along the axes, and the motion of points among them: every wall is met where it stands, however fast."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+SKIN = 1e-7
+"""A point that met a wall stays so far off it, or it would be caught by every corner that is flush with the wall."""
 SLACK = 1e-9
-"""How far rounding may carry a point past the end of a wall, or into one, before it is a hole."""
+"""How far rounding may carry a point past the end of a wall."""
+DEEP = 1e-4
+"""How far inside a wall a point is still pushed out: states that were stored as float32 may lie there."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,7 +59,7 @@ def first_face(place: np.ndarray, move: np.ndarray, faces: Faces) -> tuple[np.nd
     closing = -ahead * faces.side
     share = np.maximum(gap, 0) / np.where(closing > 0, closing, 1)
     along = place[:, 1 - faces.axis] + aside * np.minimum(share, 1)
-    meets = (closing > 0) & (gap >= -SLACK) & (share <= 1)
+    meets = (closing > 0) & (gap >= -DEEP) & (share <= 1)
     meets &= (along >= faces.low - SLACK) & (along <= faces.high + SLACK)
     share = np.where(meets, share, np.inf)
     face = share.argmin(1)
@@ -90,7 +94,7 @@ def advance(
         left[rows] *= 1 - flown
         rows, face = rows[hits], face[hits]
         axis = faces.axis[face]
-        place[rows, axis] = faces.place(rows, face)  # not a rounding beside it
+        place[rows, axis] = faces.place(rows, face) + SKIN * faces.side[face]
         velocity[rows, axis] *= -bounce
         if stop:
             velocity[rows] = 0
@@ -108,12 +112,9 @@ def grid_faces(solid: np.ndarray, radius: float) -> Faces:
     Returns:
         Faces of the walls grown by the radius, those on one line joined.
     """
-    level = np.pad(np.asarray(solid, bool), 1, constant_values=True)
-    for axis in (0, 1):
-        level = _grown(level, axis)
+    level = _grown(np.pad(np.asarray(solid, bool), 1, constant_values=True))
     found: list[tuple[int, float, float, float, float]] = []
     for axis in (0, 1):
-        # line b of `walls` runs along the face; its cells are numbered across it
         walls = level if axis == 0 else level.T
         across, along = _bounds(walls.shape[0], radius), _bounds(walls.shape[1], radius)
         for edge in range(1, len(walls)):
@@ -125,20 +126,16 @@ def grid_faces(solid: np.ndarray, radius: float) -> Faces:
     return Faces(axis=axis.astype(int), side=side, at=at, low=low, high=high)
 
 
-def _grown(solid: np.ndarray, axis: int) -> np.ndarray:
-    """Cut cells, padded by one at each end, into bands around their borders and what is left of each between."""
-    before, after = (
-        np.take(solid, range(*ends), axis) for ends in ((0, solid.shape[axis] - 1), (1, solid.shape[axis]))
-    )
-    bands, cores = before | after, np.take(after, range(after.shape[axis] - 1), axis)
-    shape = list(bands.shape)
-    shape[axis] = bands.shape[axis] + cores.shape[axis]
-    found = np.empty(shape, bool)
-    index: list[slice] = [slice(None)] * solid.ndim
-    for start, part in ((0, bands), (1, cores)):
-        index[axis] = slice(start, None, 2)
-        found[tuple(index)] = part
-    return found
+def _grown(solid: np.ndarray) -> np.ndarray:
+    """Cut cells, padded by one all around, into bands around their borders and what is left between them.
+
+    A band is wall where either of its cells is: [W + 2, H + 2] becomes [2 W + 1, 2 H + 1].
+    """
+    for _ in range(2):
+        cut = np.empty((2 * len(solid) - 3, solid.shape[1]), bool)
+        cut[0::2], cut[1::2] = solid[:-1] | solid[1:], solid[1:-1]
+        solid = cut.T
+    return solid
 
 
 def _bounds(parts: int, radius: float) -> np.ndarray:

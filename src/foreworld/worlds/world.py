@@ -202,9 +202,7 @@ def placed_at(name: str, given: np.ndarray, n: int, width: int) -> np.ndarray:
     """
     found = np.asarray(given, np.float64)
     if found.shape not in ((width,), (n, width)) or not np.isfinite(found).all():
-        raise ConfigError(
-            f"{name}: a start or goal is {width} finite numbers, found shape {list(found.shape)}: {given}"
-        )
+        raise ConfigError(f"{name}: expected {width} finite numbers, found {given}")
     return np.broadcast_to(found, (n, width))
 
 
