@@ -41,6 +41,8 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
         self.world, self.steps = world, steps
         self._state = np.empty((0, world.width))
         self._taken = 0
+        self._aiming = world if isinstance(world, Aiming) else None
+        self._ending = world if isinstance(world, Ending) else None
         self._pictured = "image" in world.obs
         self.metadata = {"render_modes": ["rgb_array"] if self._pictured else [], "render_fps": 1 / world.dt}
         self.render_mode = "rgb_array" if self._pictured else None
@@ -72,10 +74,10 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
         super().reset(seed=seed)
         drawn = self.world.start(self.np_random, 1)
         self._state, self._taken = self._wanted(drawn, dict(options or {})), 0
-        if not isinstance(self.world, Aiming):
+        if self._aiming is None:
             return self._observe(), {}
-        places = {"start": self.world.places(self._state)[0][0], "goal": self.world.places(self._state)[1][0]}
-        return self._observe(), places | self._aimed()
+        start, goal = self._aiming.places(self._state)
+        return self._observe(), {"start": start[0], "goal": goal[0]} | self._aimed()
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Act for one step of the world."""
@@ -83,7 +85,7 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
         self._state = self.world.step(before, act, self.np_random)
         self._taken += 1
         reward = float(self.world.reward(before, act, self._state)[0])
-        over = isinstance(self.world, Ending) and bool(self.world.over(self._state)[0])
+        over = self._ending is not None and bool(self._ending.over(self._state)[0])
         return self._observe(), reward, over, self._taken >= self.steps, self._aimed()
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
@@ -96,9 +98,9 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
         Raises:
             EnvironmentFault: the world has no goal, or before the first reset.
         """
-        if not isinstance(self.world, Aiming) or not len(self._state):
+        if self._aiming is None or not len(self._state):
             raise EnvironmentFault(f"{self.world.name}: no goal to show; it takes a world with one, after a reset")
-        return self._observe(self.world.reached(self._state))
+        return self._observe(self._aiming.reached(self._state))
 
     def save(self) -> dict[str, np.ndarray]:
         """Return this moment: state, steps taken, random numbers.
@@ -126,21 +128,19 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
         state, name = options.pop("state", None), self.world.name
         if state is not None:
             drawn = np.array(placed_at(f"{name}, state", state, 1, self.world.width))
-        if isinstance(self.world, Aiming):
-            drawn = self.world.placed(drawn, options.pop("start", None), options.pop("goal", None))
+        if self._aiming is not None:
+            drawn = self._aiming.placed(drawn, options.pop("start", None), options.pop("goal", None))
         if options:
-            known = "state, start and goal" if isinstance(self.world, Aiming) else "state"
+            known = "state" if self._aiming is None else "state, start and goal"
             raise ConfigError(f"{name}: reset knows the options {known}, found {', '.join(sorted(options))}")
         return drawn
 
     def _aimed(self) -> dict[str, Any]:
         """Tell how far the goal is, if there is one."""
-        if not isinstance(self.world, Aiming):
+        if self._aiming is None:
             return {}
-        return {
-            "distance": float(self.world.distance(self._state)[0]),
-            "success": bool(self.world.success(self._state)[0]),
-        }
+        distance, success = self._aiming.distance(self._state), self._aiming.success(self._state)
+        return {"distance": float(distance[0]), "success": bool(success[0])}
 
     def _observe(self, state: np.ndarray | None = None) -> dict[str, np.ndarray]:
         state = self._state if state is None else state

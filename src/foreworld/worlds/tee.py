@@ -63,8 +63,10 @@ class Tee:
 
     def inside(self, point: np.ndarray) -> np.ndarray:
         """Say which points [..., 2] of the block's own frame lie in the T, [...]."""
-        within = (point[..., None, :] >= self.low) & (point[..., None, :] <= self.high)
-        return np.any(within.all(-1), -1)
+        across, up = np.abs(point[..., 0]), point[..., 1]
+        foot, bar, top = self.low[1, 1], self.low[0, 1], self.high[0, 1]
+        wide, slim = self.high[:, 0]
+        return (up <= top) & (((up >= bar) & (across <= wide)) | ((up >= foot) & (across <= slim)))
 
     def coverage(self, pose: np.ndarray, other: np.ndarray) -> np.ndarray:
         """Return which share of a T at `other` a T at `pose` covers.
