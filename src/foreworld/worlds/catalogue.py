@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, cast
 
 from foreworld.core.errors import ConfigError, UnknownName
 from foreworld.core.registry import unknown
@@ -138,3 +138,20 @@ def build(env_id: str, *, image_size: int | None = None, **parameters: Any) -> W
     if image_size is not None and "size" in known:
         parameters = {"size": image_size} | parameters
     return replace(world, **parameters)
+
+
+def rebuild(env_id: str, options: Mapping[str, Any]) -> World:
+    """Return the world of an environment or a dataset, by its id and the options that it was made with.
+
+    Args:
+        env_id: `foreworld/<World>-v0`.
+        options: fields of the world, `image_size`, and whatever else was noted, which is left aside.
+
+    Raises:
+        UnknownName: no world has that id.
+        ConfigError: a value that the world refuses.
+    """
+    known = {field.name for field in fields(cast(Any, entry(env_id).world))}
+    size = options.get("image_size")
+    parameters = {name: value for name, value in options.items() if name in known}
+    return build(env_id, image_size=size if isinstance(size, int) else None, **parameters)
