@@ -11,7 +11,7 @@ SKIN = 1e-7
 SLACK = 1e-9
 """How far rounding may carry a point past the end of a wall."""
 DEEP = 1e-4
-"""How far inside a wall a point is still pushed out: states that were stored as float32 may lie there."""
+"""How far inside a wall a point is still pushed out, as states that were stored as float32 may lie there."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
