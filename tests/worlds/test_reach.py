@@ -29,11 +29,11 @@ def returns(world: Acting, steps: int, oracle: bool, count: int = 400) -> np.nda
 
 
 def test_moves_by_hand() -> None:
-    world = Reach(stride=0.1)
+    world = Reach(stride=0.1, tolerance=0.05)
     state = np.repeat([[0.5, 0.5, 0.2, 0.2]], 5, 0)
     after = world.step(state, np.arange(5))
     assert np.allclose(after[:, :2], [(0.5, 0.5), (0.6, 0.5), (0.5, 0.6), (0.4, 0.5), (0.5, 0.4)])
-    assert np.allclose(world.step(state + np.array([0.4, 0, 0, 0]), np.ones(5, int))[:, 0], 0.93), "the edge"
+    assert np.allclose(world.step(state + np.array([0.4, 0, 0, 0]), np.ones(5, int))[:, 0], 0.9), "the edge"
     box = replace(world, box=True)
     assert np.allclose(box.step(state[:1], np.array([[0.05, -0.3]]))[0, :2], [0.55, 0.4])
     assert np.array_equal(world.oracle(state[:2] * (1, 1, 1, 2.5)), [3, 3])
@@ -51,7 +51,7 @@ def test_what_reach_pays() -> None:
 def test_random_play_earns_far_less_than_the_oracle(box: bool) -> None:
     world = Reach(box=box)
     random, best = returns(world, 50, oracle=False), returns(world, 50, oracle=True)
-    assert random.mean() < 15 and best.mean() > 40 and best.min() > 28
+    assert random.mean() < 18 and best.mean() > 43 and best.min() > 35
     state = world.start(np.random.default_rng(1), 200)
     for _ in range(25):
         state = world.step(state, world.oracle(state))

@@ -51,9 +51,15 @@ def test_a_point_slides_bounces_or_stops() -> None:
     assert np.allclose(passing, [[[0.0, 2.0]], [[0.0, 3.0]]], atol=2e-7), "a corner flush with the wall does not catch"
 
 
-def test_a_point_that_rounding_put_into_a_wall_comes_out_of_it() -> None:
-    place, velocity = advance(np.array([[-4e-6, 1.0]]), np.array([[-1.0, 0.5]]), BOX, 1.0)
+def test_a_point_that_lies_in_a_wall_a_little_comes_out_of_it() -> None:
+    place, velocity = advance(np.array([[-4e-3, 1.0]]), np.array([[-1.0, 0.5]]), BOX, 1.0)
     assert np.allclose(place, [[0.0, 1.5]], atol=2e-7) and np.allclose(velocity, [[0.0, 0.5]])
+    state = PointMaze().start(np.random.default_rng(0), 200)
+    state[:, :2] = 0.1  # in the corner, for a mass of radius 0.1
+    larger = PointMaze(radius=0.103)
+    for _ in range(5):
+        state = larger.step(state, np.full((200, 2), -4.0))
+    assert larger.free(state[:, :2]).all()
 
 
 def test_the_faces_of_a_small_maze_by_hand() -> None:
@@ -63,12 +69,12 @@ def test_the_faces_of_a_small_maze_by_hand() -> None:
     )
     assert found == sorted(
         [
-            (0, 1.0, 0.1, 0.1, 0.9),
-            (0, 1.0, 1.1, 0.9, 1.9),
-            (0, -1.0, 1.9, 0.1, 1.9),
-            (1, 1.0, 0.1, 0.1, 1.9),
-            (1, -1.0, 0.9, 0.1, 1.1),
-            (1, -1.0, 1.9, 1.1, 1.9),
+            (0, 1.0, 0.1, 0.08, 0.92),  # faces go on for 0.02 into the walls that they meet
+            (0, 1.0, 1.1, 0.9, 1.92),
+            (0, -1.0, 1.9, 0.08, 1.92),
+            (1, 1.0, 0.1, 0.08, 1.92),
+            (1, -1.0, 0.9, 0.08, 1.1),
+            (1, -1.0, 1.9, 1.08, 1.92),
         ]
     )
 

@@ -13,7 +13,7 @@ from foreworld.worlds.world import moves, numbers, picture, placed_at, positive,
 
 WAYS = np.array([(0, 0), (1, 0), (0, 1), (-1, 0), (0, -1)], float)
 """What the moves do: stay, right, up, left, down."""
-RADIUS = 0.07
+RADIUS = 0.1
 """Of the dot and the mark, in sides of the field."""
 GROUND: Colour = (18, 20, 28)
 MARK: Colour = (86, 200, 120)
@@ -37,10 +37,10 @@ class Reach:
         dt: seconds that one step lasts.
     """
 
-    stride: float = 0.08
-    scale: float = 0.4
+    stride: float = 0.12
+    scale: float = 0.6
     box: bool = False
-    tolerance: float = 0.08
+    tolerance: float = 0.1
     stop: bool = False
     size: int = 64
     dt: float = 0.1

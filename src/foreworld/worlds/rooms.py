@@ -11,7 +11,7 @@ import numpy as np
 from foreworld.core.errors import ConfigError
 from foreworld.core.spaces import Space
 from foreworld.worlds.discs import span_cover
-from foreworld.worlds.walls import Faces, advance, first_face
+from foreworld.worlds.walls import DEEP, Faces, advance, first_face
 from foreworld.worlds.world import numbers, picture, placed_at, positive, taken
 
 SIDE = 65
@@ -226,17 +226,18 @@ def _inside(place: np.ndarray, state: np.ndarray) -> np.ndarray:
 def _faces(state: np.ndarray) -> Faces:
     """Return the frame, both sides of the wall below and above the door, and the two sides of the door."""
     wall, door = state[:, 2], state[:, 3]
-    low, high = np.full(len(state), LOW), np.full(len(state), HIGH)
     left, right, bottom, top = wall - HALF_WALL, wall + HALF_WALL, door - HALF_DOOR, door + HALF_DOOR
+    low, high = np.full(len(state), LOW), np.full(len(state), HIGH)
+    under, over = low - DEEP, high + DEEP
     table = [
-        (0, 1, low, low, high),
-        (0, -1, high, low, high),
-        (1, 1, low, low, high),
-        (1, -1, high, low, high),
-        (0, -1, left, low, bottom),
-        (0, -1, left, top, high),
-        (0, 1, right, low, bottom),
-        (0, 1, right, top, high),
+        (0, 1, low, under, over),
+        (0, -1, high, under, over),
+        (1, 1, low, under, over),
+        (1, -1, high, under, over),
+        (0, -1, left, under, bottom),
+        (0, -1, left, top, over),
+        (0, 1, right, under, bottom),
+        (0, 1, right, top, over),
         (1, 1, bottom, left, right),
         (1, -1, top, left, right),
     ]

@@ -10,8 +10,11 @@ SKIN = 1e-7
 """A point that met a wall stays so far off it, or it would be caught by every corner that is flush with the wall."""
 SLACK = 1e-9
 """How far rounding may carry a point past the end of a wall."""
-DEEP = 1e-4
-"""How far inside a wall a point is still pushed out, as states that were stored as float32 may lie there."""
+DEEP = 0.02
+"""How far inside a wall a point is still pushed out: rounding to float32, or moving a wall a little, puts it there.
+
+Faces go on so far into the walls that they meet, or there would be a hole behind an inner corner.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -121,7 +124,9 @@ def grid_faces(solid: np.ndarray, radius: float) -> Faces:
             for side in (1.0, -1.0):
                 inside, outside = (walls[edge - 1], walls[edge]) if side > 0 else (walls[edge], walls[edge - 1])
                 for first, last in _runs(inside & ~outside):
-                    found.append((axis, side, across[edge], along[first], along[last]))
+                    low = along[first] - DEEP * outside[first - 1]
+                    high = along[last] + DEEP * outside[last]
+                    found.append((axis, side, across[edge], low, high))
     axis, side, at, low, high = np.array(found).T
     return Faces(axis=axis.astype(int), side=side, at=at, low=low, high=high)
 
