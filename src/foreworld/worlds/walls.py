@@ -11,7 +11,7 @@ SKIN = 1e-7
 SLACK = 1e-9
 """How far rounding may carry a point past the end of a wall."""
 DEEP = 0.02
-"""How far inside a wall a point is still pushed out: rounding to float32, or moving a wall a little, puts it there.
+"""How far inside a wall a point is still pushed out, as rounding to float32 or moving a wall a little puts it there.
 
 Faces go on so far into the walls that they meet, or there would be a hole behind an inner corner.
 """
