@@ -21,6 +21,7 @@ from foreworld.cli.main import VERBS, main
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "benchmarks" / "results" / "demo-seed0.json"
 ENSEMBLE = ROOT / "benchmarks" / "results" / "ensemble.json"
+WORLDS = ROOT / "benchmarks" / "results" / "worlds.json"
 TRUST = ROOT / "benchmarks" / "results" / "trust.json"
 MARK = re.compile(r"^<!-- generated: (?P<name>[a-z-]+) -->$", re.MULTILINE)
 HELP_WIDTH = 86
@@ -169,6 +170,21 @@ def trust_recoveries() -> str:
     return table(["what", "truth", "measured (95 % interval)"], rows)
 
 
+def worlds() -> str:
+    """Return how fast the worlds with goals are, and what chance and the oracle reach."""
+
+    def reach(row: dict[str, Any], who: str) -> str:
+        return f"{row[who]['return']:.1f}, {percent(row[who]['success'])}" if who in row else "–"
+
+    head = ["world", "pictures a second", "steps a second", "chance: return, success", "oracle: return, success"]
+    rows = [
+        [f"`{name}-v0`", f"{one['frames_per_second']:,}", f"{one['env_steps_per_second']:,}", *both]
+        for name, one in json.loads(WORLDS.read_text())["worlds"].items()
+        for both in [[reach(one, who) for who in ("random", "oracle")]]
+    ]
+    return table(head, rows)
+
+
 def percent(share: float) -> str:
     """Write a share with one decimal."""
     return f"{100 * share:.1f} %"
@@ -213,4 +229,5 @@ PARTS: dict[str, Callable[[], str]] = {
     "trust-promises": trust_promises,
     "trust-bands": trust_bands,
     "trust-recoveries": trust_recoveries,
+    "worlds": worlds,
 }

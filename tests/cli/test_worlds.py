@@ -13,6 +13,9 @@ from foreworld.worlds import WORLDS
 
 SMALL = ["--model.deter", "32", "--model.units", "16", "--model.latents", "4", "--fit.length", "8", "--fit.batch", "4"]
 QUICK = ["foreworld/Fork-v0", "foreworld/Linear-v0"]
+SELDOM = [f"foreworld/{name}-v0" for name in ("Catch", "PointMaze", "PointMazeLarge", "PointMazeMedium", "PushT")]
+SELDOM += ["foreworld/Reach-v0", "foreworld/TwoRooms-v0"]
+"""Where sixteen random episodes earn too seldom to tell to which row a reward belongs."""
 
 
 @pytest.mark.parametrize(
@@ -31,7 +34,9 @@ def test_a_world_is_collected_checked_and_trained_on(
     found = json.loads(capsys.readouterr().out)
     assert found["ok"] and not [one for one in found["findings"] if one["severity"] == "warning"]
     if load(data).spec.action is not None:
-        assert [scan["verdict"] for scan in found["alignments"]] == ["aligned", "aligned"]
+        acts, earns = (scan["verdict"] for scan in found["alignments"])
+        assert acts == "aligned"
+        assert earns in ({"unseen", "absent"} if env_id in SELDOM else {"aligned"})
     for preset, sizes in (("rssm", SMALL), ("linear", ["--fit.calibration", "4"])):
         run = ["train", "--preset", preset, "--data", data, "--steps", "2", "--out", str(tmp_path / preset), *sizes]
         assert main(run) == 0

@@ -15,7 +15,8 @@ from foreworld.core import Restorable
 from foreworld.core.errors import DataError, EnvironmentFault
 from foreworld.envs import builder, restorable
 
-WORLDS = [f"foreworld/{name}-v0" for name in ("Pendulum", "DoublePendulum", "Linear", "PushBalls")]
+WORLDS = [f"foreworld/{name}-v0" for name in ("Pendulum", "DoublePendulum", "Linear", "PushBalls", "Catch")]
+WORLDS += [f"foreworld/{name}-v0" for name in ("PointMaze", "PushT", "Reach", "TwoRooms")]
 CLASSIC = ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0"]
 MUJOCO = ["HalfCheetah-v5", "Ant-v5", "Reacher-v5", "InvertedDoublePendulum-v5", "Humanoid-v5"]
 ATARI = ["ALE/Pong-v5", "ALE/Breakout-v5"]

@@ -9,7 +9,8 @@ from gymnasium.utils.env_checker import check_env
 from foreworld.core.errors import ConfigError, EnvironmentFault, UnknownName
 from foreworld.envs import WorldEnv, make
 from foreworld.envs.worlds import make_world
-from foreworld.worlds import WORLDS, Fork, Pendulum, World, build, simulate
+from foreworld.rollout.collect import RandomPolicy
+from foreworld.worlds import WORLDS, Aiming, Fork, Guided, Pendulum, World, build, simulate
 from foreworld.worlds.catalogue import passive
 from foreworld.worlds.world import Acting
 
@@ -34,13 +35,12 @@ def test_rows_follow_the_world(env_id: str) -> None:
     rows = env.reset(seed=3)
     assert env.spec.fps == pytest.approx(1 / world.dt) and list(env.truth) == ["state"]
     state = np.concatenate([world.start(np.random.default_rng(seed), 1) for seed in (3, 4)])
-    rng = np.random.default_rng(0)
+    env_actions = RandomPolicy(env.action, seed=0)
     for _ in range(5):
         assert np.array_equal(rows.truth["state"], state.astype(np.float32))
         seen = world.observe(state)
         assert all(np.array_equal(rows.obs[key], seen[key]) for key in world.obs)
-        space = env.action
-        act = rng.uniform(space.low, space.high, (2, space.width)).astype(np.float32)
+        act = env_actions(rows)
         before, state = state, np.concatenate([world.step(state[i : i + 1], act[i : i + 1]) for i in range(2)])
         rows = env.step(act)
         assert np.allclose(rows.reward, cast(Acting, world).reward(before, act, state), rtol=1e-6)
@@ -99,3 +99,64 @@ def test_a_world_without_actions_can_be_given_some() -> None:
     start = Pendulum().start(np.random.default_rng(0), 1)
     went = simulate(Pendulum(torque=2.0), start, 1, actions=np.ones((1, 1, 1)))[:, 1]
     assert np.array_equal(rows.truth["state"], went.astype(np.float32))
+
+
+AIMING = [name for name in ACTING if isinstance(WORLDS[name].world, Aiming)]
+
+
+@pytest.mark.parametrize("env_id", AIMING)
+def test_starts_and_goals_are_told_and_taken(env_id: str) -> None:
+    env, other = opened(env_id), opened(env_id)
+    obs, info = env.reset(seed=3)
+    assert set(info) == {"start", "goal", "distance", "success"} and not info["success"]
+    again, same = other.reset(seed=8, options={"start": info["start"], "goal": info["goal"]})
+    assert same["distance"] == info["distance"] > 0
+    if "TwoRooms" not in env_id:  # which has walls of its own
+        assert all(np.array_equal(again[key], obs[key]) for key in obs)
+    whole, _ = other.reset(seed=9, options={"state": obs["truth/state"]})
+    assert all(np.array_equal(whole[key], obs[key]) for key in obs)
+    shown = env.goal()
+    assert shown.keys() == obs.keys() and not np.array_equal(shown["truth/state"], obs["truth/state"])
+    _, reached = other.reset(options={"state": shown["truth/state"]})
+    assert reached["success"], "the goal that is shown is one that counts"
+    *_, over, _, after = env.step(env.action_space.sample())
+    assert set(after) == {"distance", "success"} and not over
+    with pytest.raises(ConfigError, match="reset knows the options state, start and goal, found target"):
+        env.reset(options={"target": 1})
+
+
+@pytest.mark.parametrize("env_id", [name for name in AIMING if isinstance(WORLDS[name].world, Guided)])
+def test_the_oracle_ends_an_episode_at_the_goal(env_id: str) -> None:
+    env = opened(env_id, stop=True)
+    world = cast(Guided, env.world)
+    for seed in range(3):
+        obs, _ = env.reset(seed=seed)
+        over = cut = False
+        while not over and not cut:
+            act = world.oracle(obs["truth/state"][None])[0]
+            obs, _, over, cut, info = env.step(act.astype(env.action_space.dtype))
+        assert over and info["success"] and not cut
+
+
+def test_a_game_of_catch_ends_with_no_future() -> None:
+    env = make("foreworld/Catch-v0", num_envs=2)
+    rows = [env.reset(seed=0)] + [env.step(np.zeros(2, np.int64)) for _ in range(10)]
+    assert [bool(row.is_terminal[0]) for row in rows] == [False] * 9 + [True, False]
+    assert [bool(row.is_first[0]) for row in rows] == [True] + [False] * 9 + [True]
+    assert rows[9].reward[0] in (-1, 1) and not any(row.reward[0] for row in rows[:9])
+    env.close()
+
+
+def test_options_of_worlds_without_a_goal() -> None:
+    env = opened("foreworld/Pendulum-v0")
+    obs, info = env.reset(seed=0, options={"state": [0.5, -1.0]})
+    assert info == {} and obs["truth/state"].tolist() == [0.5, -1.0]
+    for wrong in ([0.5], [0.5, np.nan]):
+        with pytest.raises(ConfigError, match="pendulum, state: expected 2 finite numbers"):
+            env.reset(options={"state": wrong})
+    with pytest.raises(ConfigError, match="reset knows the options state, found goal"):
+        env.reset(options={"goal": [1.0]})
+    with pytest.raises(EnvironmentFault, match="pendulum: no goal to show"):
+        env.goal()
+    with pytest.raises(EnvironmentFault, match="two rooms: no goal to show"):
+        opened("foreworld/TwoRooms-v0").goal()

@@ -11,11 +11,16 @@ from foreworld.core.errors import ConfigError, DataError, SpecError, UnknownName
 from foreworld.worlds import (
     WORLDS,
     Balls,
+    Catch,
     DoublePendulum,
     Fork,
     Linear,
     Lorenz63,
     Pendulum,
+    PointMaze,
+    PushT,
+    Reach,
+    TwoRooms,
     World,
     build,
     frozen,
@@ -29,10 +34,17 @@ ALL = {name: entry.world for name, entry in WORLDS.items()} | {"noisy": NOISY}
 NAMES = list(ALL)
 
 
+ACTING = [Pendulum(torque=2), DoublePendulum(torque=2), Balls(push=2), Linear(actions=2), TwoRooms(), PointMaze()]
+ACTING += [Reach(box=True)]
+
+
 def actions(world: World, n: int, seed: int = 1) -> np.ndarray | None:
     if world.action is None:
         return None
-    return np.random.default_rng(seed).uniform(world.action.low, world.action.high, (n, world.action.width))
+    rng = np.random.default_rng(seed)
+    if world.action.kind == "discrete":
+        return rng.integers(world.action.classes[0], size=n)
+    return rng.uniform(world.action.low, world.action.high, (n, world.action.width))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -84,7 +96,7 @@ def test_a_moment_of_something_else_is_refused() -> None:
         frozen(np.zeros((1, 2)), np.random.Generator(np.random.MT19937()))
 
 
-@pytest.mark.parametrize("world", [Pendulum(torque=2), DoublePendulum(torque=2), Balls(push=2), Linear(actions=2)])
+@pytest.mark.parametrize("world", ACTING)
 def test_actions_act_are_clipped_and_none_is_zero(world: World) -> None:
     state = world.start(np.random.default_rng(0), 5)
     zero = np.zeros((5, world.action.width))  # type: ignore[union-attr]
@@ -102,6 +114,11 @@ def test_what_makes_no_sense_is_refused() -> None:
         Lorenz63().step(state, np.zeros((1, 1)))
     with pytest.raises(ConfigError, match="fork: its steps are random"):
         Fork().step(state)
+    with pytest.raises(SpecError, match=r"reach: actions of shape \(1, 2\)"):
+        Reach().step(np.full((1, 4), 0.5), np.zeros((1, 2)))
+    for wrong in (5, -1, np.nan):
+        with pytest.raises(SpecError, match="reach: its actions are 0 to 4"):
+            Reach().step(np.full((1, 4), 0.5), np.array([wrong]))
     with pytest.raises(ConfigError, match="linear: its steps are random"):
         NOISY.step(np.zeros((1, 4)))
 
@@ -119,6 +136,17 @@ def test_what_makes_no_sense_is_refused() -> None:
         (Fork, {"left": 1.5}, "Fork.left"),
         (Balls, {"radii": (0.6,)}, "Balls.radii"),
         (Balls, {"radii": (0.3, 0.3)}, "more than 40%"),
+        (TwoRooms, {"wall": 10}, "TwoRooms.wall lies between 20.5 and 44.5"),
+        (TwoRooms, {"limit": 0}, "TwoRooms.limit"),
+        (PointMaze, {"layout": "maze"}, "PointMaze.layout is one of umaze, medium"),
+        (PointMaze, {"layout": ("..", ".")}, "rows of one length"),
+        (PointMaze, {"layout": (".#.",)}, "no two cells of this maze are 1 cells of way apart"),
+        (PointMaze, {"radius": 0.5}, "PointMaze.bounce is at most 1 and radius below 0.5"),
+        (PushT, {"unit": 0.3}, "PushT.unit"),
+        (PushT, {"criterion": "area"}, "PushT.criterion is coverage or pose"),
+        (Reach, {"scale": 0}, "Reach.scale"),
+        (Catch, {"columns": 4}, "Catch.columns is odd"),
+        (Catch, {"columns": 9, "rows": 4}, "leave time"),
     ],
 )
 def test_parameters_are_checked(kind: Any, values: dict[str, Any], message: str) -> None:
@@ -138,7 +166,9 @@ def test_worlds_are_built_by_id_with_other_parameters() -> None:
 
 def test_ids_say_which_worlds_go_on_by_themselves() -> None:
     acting = {name for name in WORLDS if not passive(name)}
-    assert acting == {f"foreworld/{name}-v0" for name in ("DoublePendulum", "Linear", "Pendulum", "PushBalls")}
+    names = ("Catch", "DoublePendulum", "Linear", "Pendulum", "PointMaze", "PointMazeLarge", "PointMazeMedium")
+    names += ("PushBalls", "PushT", "Reach", "TwoRooms")
+    assert acting == {f"foreworld/{name}-v0" for name in names}
     assert not passive("CartPole-v1")
     for name, entry in WORLDS.items():
         assert ("no actions" in entry.about) == passive(name)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from foreworld.cli.options import environment_options, parse, print_json, say
 from foreworld.core.errors import ConfigError, DataError
@@ -19,7 +20,7 @@ from foreworld.worlds.catalogue import passive
 
 @dataclass(frozen=True, kw_only=True)
 class Collect:
-    """Let a random policy act in an environment and store the episodes as a dataset.
+    """Let a policy act in an environment and store the episodes as a dataset.
 
     A bundled world without actions is recorded as it goes on by itself.
 
@@ -47,6 +48,9 @@ class Collect:
     """Seconds after which a worker that does not answer is killed."""
     fault_rate: float = 0.01
     """Stop when more than this share of the steps is bad: NaN, outside the declared spaces, or an exception."""
+    policy: Literal["random", "walk", "oracle"] = "random"
+    """Who acts: evenly at random; a random walk with momentum (box actions); or who knows the truth (bundled worlds
+    with a goal)."""
     repeat: float = 1.0
     """Mean number of steps that the random policy holds an action."""
     image_size: int = 64
@@ -102,7 +106,7 @@ def run(argv: list[str]) -> None:
 
 
 def _collected(args: Collect, display: Display, stop: Callable[[], bool]) -> tuple[Dataset, Tally]:
-    """Let the random policy act."""
+    """Let the policy act."""
     env = make(
         args.env,
         num_envs=min(args.num_envs, args.episodes or args.num_envs),
@@ -117,6 +121,7 @@ def _collected(args: Collect, display: Display, stop: Callable[[], bool]) -> tup
     with closing(env):
         data = collect(
             env,
+            args.policy,
             episodes=args.episodes,
             steps=args.steps,
             out=args.out,
@@ -131,6 +136,8 @@ def _collected(args: Collect, display: Display, stop: Callable[[], bool]) -> tup
 
 def _recorded(args: Collect, display: Display, stop: Callable[[], bool]) -> tuple[Dataset, Tally]:
     """Let a world go on by itself; nothing of it can fail."""
+    if args.policy != "random":
+        raise ConfigError(f"{args.env}: takes no action, so that a policy has nothing to decide; leave out --policy")
     data = record(
         args.env,
         episodes=args.episodes,

@@ -16,7 +16,8 @@ from foreworld.core.spaces import TRUTH
 from foreworld.data import Dataset
 from foreworld.eval.predictors import Forecast, Past, Predictor
 from foreworld.eval.quantities import RETURN, expected
-from foreworld.worlds import WORLDS, Acting, World, build
+from foreworld.worlds import WORLDS, Acting, World
+from foreworld.worlds.catalogue import rebuild
 
 AMOUNT = 0.01
 """Relative standard deviation of every parameter."""
@@ -29,11 +30,7 @@ def simulator_of(data: Dataset) -> World | None:
     """Return the bundled world that a dataset was made in, with its parameters; None for any other."""
     if data.source.env not in WORLDS or "state" not in data.schema.truth:
         return None
-    world = WORLDS[data.source.env].world
-    known = {field.name for field in fields(cast(Any, world))}
-    options = {name: value for name, value in data.source.options.items() if name in known}
-    size = data.source.options.get("image_size")
-    return build(data.source.env, image_size=size if isinstance(size, int) else None, **options)
+    return rebuild(data.source.env, data.source.options)
 
 
 def noisy_simulator(world: World, spec: Spec, *, copies: int = 4, amount: float = AMOUNT, seed: int = 0) -> Predictor:

@@ -9,9 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from foreworld.core.errors import ConfigError, EnvironmentFault, UnknownName
+from foreworld.core.errors import ConfigError, EnvironmentFault
 from foreworld.core.files import claim_output
-from foreworld.core.registry import unknown
 from foreworld.core.spaces import Space
 from foreworld.data.dataset import Dataset, load
 from foreworld.data.episode import Episode
@@ -19,6 +18,7 @@ from foreworld.data.schema import Source
 from foreworld.data.store import Writer, rows_to_seal
 from foreworld.envs.make import make
 from foreworld.envs.vector import Rows, Vector
+from foreworld.rollout.policies import named_policy
 from foreworld.rollout.record import record
 from foreworld.rollout.tape import Tape
 from foreworld.worlds.catalogue import passive
@@ -123,7 +123,8 @@ def collect(
 
     Args:
         env: an environment id, or an open `Vector` (which stays open).
-        policy: what chooses actions; None or `random` for uniformly random ones.
+        policy: what chooses actions; None or `random` for uniformly random ones, `walk` for a random walk with
+            momentum (box actions), `oracle` for who knows the truth (some bundled worlds).
         out: folder of the dataset.
         episodes: how many to store; give this or `steps`.
         steps: how many actions to take.
@@ -229,10 +230,12 @@ def _collect(
     stop: Callable[[], bool] | None,
     overwrite: bool,
 ) -> Dataset:
-    if isinstance(policy, str) and policy != "random":
-        raise UnknownName(unknown("policy", policy, ["random"]))
-    chosen = RandomPolicy(env.action, seed, repeat) if policy is None or isinstance(policy, str) else policy
-    name = "random" if isinstance(chosen, RandomPolicy) else getattr(chosen, "__name__", type(chosen).__name__)
+    if policy is None or policy == "random":
+        policy = RandomPolicy(env.action, seed, repeat)
+    chosen = named_policy(policy, env, seed) if isinstance(policy, str) else policy
+    name = getattr(chosen, "__name__", type(chosen).__name__)
+    if isinstance(policy, str | RandomPolicy):
+        name = policy if isinstance(policy, str) else "random"
     source = Source(
         env=env.env_id,
         policy=name,

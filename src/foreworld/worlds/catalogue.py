@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, cast
 
 from foreworld.core.errors import ConfigError, UnknownName
 from foreworld.core.registry import unknown
 from foreworld.worlds.balls import Balls
+from foreworld.worlds.catch import Catch
 from foreworld.worlds.double_pendulum import DoublePendulum
 from foreworld.worlds.fork import Fork
 from foreworld.worlds.linear import Linear
 from foreworld.worlds.lorenz import Lorenz63
+from foreworld.worlds.maze import PointMaze
 from foreworld.worlds.pendulum import Pendulum
+from foreworld.worlds.push import PushT
+from foreworld.worlds.reach import Reach
+from foreworld.worlds.rooms import TwoRooms
 from foreworld.worlds.world import World
 
 
@@ -34,6 +39,9 @@ class Entry:
 
 WORLDS: Mapping[str, Entry] = {
     "foreworld/Balls-v0": Entry(world=Balls(), steps=100, about="three elastic discs in a box; pictures, no actions"),
+    "foreworld/Catch-v0": Entry(
+        world=Catch(), steps=9, about="a ball falls, a paddle moves under it or not; pictures, three moves"
+    ),
     "foreworld/DampedPendulum-v0": Entry(
         world=Pendulum(damping=0.5), steps=100, about="a pendulum that comes to rest; vectors, no actions"
     ),
@@ -60,13 +68,31 @@ WORLDS: Mapping[str, Entry] = {
     "foreworld/Pendulum-v0": Entry(
         world=Pendulum(torque=5.0, damping=0.05), steps=200, about="a torque swings it up; vectors"
     ),
+    "foreworld/PointMaze-v0": Entry(
+        world=PointMaze(), steps=150, about="a mass is pushed round a wall to a goal; vectors"
+    ),
+    "foreworld/PointMazeLarge-v0": Entry(
+        world=PointMaze(layout="large"), steps=400, about="the same in a maze of 10 by 7 cells; vectors"
+    ),
+    "foreworld/PointMazeMedium-v0": Entry(
+        world=PointMaze(layout="medium"), steps=250, about="the same in a maze of 6 by 6 cells; vectors"
+    ),
     "foreworld/PushBalls-v0": Entry(
         world=Balls(push=6.0, drag=3.0), steps=100, about="three discs, one to be pushed into a corner; pictures"
+    ),
+    "foreworld/PushT-v0": Entry(
+        world=PushT(), steps=200, about="a disc pushes a T to where it belongs; pictures and vectors"
+    ),
+    "foreworld/Reach-v0": Entry(
+        world=Reach(), steps=50, about="a dot is steered to a mark, paid at every step; pictures, five moves"
     ),
     "foreworld/Rotation-v0": Entry(
         world=Linear(modes=((1.0, 0.2), (1.0, 0.37))),
         steps=100,
         about="two turning planes, radius 1; vectors, no actions",
+    ),
+    "foreworld/TwoRooms-v0": Entry(
+        world=TwoRooms(), steps=200, about="a dot goes through a door to a goal in the other room; pictures"
     ),
 }
 """Ids, each with its world."""
@@ -112,3 +138,20 @@ def build(env_id: str, *, image_size: int | None = None, **parameters: Any) -> W
     if image_size is not None and "size" in known:
         parameters = {"size": image_size} | parameters
     return replace(world, **parameters)
+
+
+def rebuild(env_id: str, options: Mapping[str, Any]) -> World:
+    """Return the world of an environment or a dataset, by its id and the options that it was made with.
+
+    Args:
+        env_id: `foreworld/<World>-v0`.
+        options: fields of the world, `image_size`, and whatever else was noted, which is left aside.
+
+    Raises:
+        UnknownName: no world has that id.
+        ConfigError: a value that the world refuses.
+    """
+    known = {field.name for field in fields(cast(Any, entry(env_id).world))}
+    size = options.get("image_size")
+    parameters = {name: value for name, value in options.items() if name in known}
+    return build(env_id, image_size=size if isinstance(size, int) else None, **parameters)

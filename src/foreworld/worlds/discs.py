@@ -41,12 +41,23 @@ def box_cover(left: float, bottom: float, right: float, top: float, size: int) -
     Returns:
         [H, W] from 0 to 1.
     """
+    return span_cover(1 - top, 1 - bottom, size)[:, None] * span_cover(left, right, size)[None, :]
+
+
+def span_cover(low: float | np.ndarray, high: float | np.ndarray, size: int) -> np.ndarray:
+    """Say how much of every pixel of a row lies between two places, exactly.
+
+    Args:
+        low: [...] where it begins, as shares of the row.
+        high: [...] where it ends.
+        size: pixels of the row.
+
+    Returns:
+        [..., size] from 0 to 1.
+    """
     edges = np.arange(size)
-
-    def overlap(low: float, high: float) -> np.ndarray:
-        return np.clip(np.minimum(size * high, edges + 1) - np.maximum(size * low, edges), 0, 1)
-
-    return overlap(1 - top, 1 - bottom)[:, None] * overlap(left, right)[None, :]
+    first, last = size * np.asarray(low, float)[..., None], size * np.asarray(high, float)[..., None]
+    return np.clip(np.minimum(last, edges + 1) - np.maximum(first, edges), 0, 1)
 
 
 def paint(ground: np.ndarray, covers: Sequence[np.ndarray], colours: Sequence[Colour]) -> np.ndarray:
