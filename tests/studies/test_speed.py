@@ -40,3 +40,19 @@ def test_bench_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["matmul_gflops"] > 1
     assert [figure["unit"] for figure in found["figures"]] == ["frames/s", "frames/s", "steps/s"]
     assert torch.get_num_threads() == threads
+
+
+def test_a_sweep_says_of_every_cell_what_was_done_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["bench", "sweep", "--sizes", "1m", "--parallel", "1500", "1024", "--precision", "bfloat16", "--json"]
+    assert main(args) == 0
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    assert [cell["parallel_states"] for cell in cells] == [1500, 1024]
+    for cell in cells:
+        assert cell["precision"] == "bfloat16" and 0 < cell["fraction_of_matmul"]
+        assert cell["steps"] >= 30_000 and cell["steps"] % (15 * cell["parallel_states"]) == 0
+        assert cell["steps_per_core_s"] == pytest.approx(cell["steps"] / cell["cpu_s"])
+
+
+def test_a_sweep_over_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "sweep", "--parallel", "0"]) == 2
+    assert "--parallel" in capsys.readouterr().err

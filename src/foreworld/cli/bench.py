@@ -11,7 +11,7 @@ import torch
 
 from foreworld.cli.options import parse, print_json, print_table, say
 from foreworld.core.errors import ConfigError
-from foreworld.studies.agent_speed import agent_speed, dream_speed
+from foreworld.studies.agent_speed import Precision, agent_speed, dream_speed, dream_sweep
 from foreworld.studies.speed import (
     Figure,
     collection,
@@ -32,13 +32,16 @@ class Bench:
     """Measure training, imagination, sampling and collection beside what this machine could do at best.
 
     Times are CPU time of one thread, the least of several, so that other work hardly shows. `foreworld bench agent`
-    measures an update of model, actor and critic; `foreworld bench dream` imagines ten million actions.
+    measures an update of model, actor and critic; `foreworld bench dream` imagines ten million actions; `foreworld
+    bench sweep` shows which number of states side by side dreams fastest, by size.
 
     example: foreworld bench --only update imagine
 
     example: foreworld bench agent --size 1m
 
     example: foreworld bench dream --size 1m --steps 10000000
+
+    example: foreworld bench sweep --sizes 1m 12m --parallel 256 1024 4096
     """
 
     only: tuple[Part, ...] = ("update", "imagine", "sample", "collect")
@@ -68,6 +71,8 @@ class BenchAgent:
     """Windows of an update."""
     length: int = 64
     """Rows of a window."""
+    precision: Precision = "float32"
+    """Of matrix products: bfloat16 is faster where the processor multiplies it natively."""
     device: str = "cpu"
     """Where to compute, such as cuda."""
     json: bool = False
@@ -87,6 +92,29 @@ class BenchDream:
     """Actions to imagine, rounded up to whole dreams of 15 steps."""
     parallel: int | None = None
     """States that dream side by side; by default 1,024 on a CPU and 65,536 on a GPU."""
+    precision: Precision = "float32"
+    """Of matrix products: bfloat16 is faster where the processor multiplies it natively."""
+    device: str = "cpu"
+    """Where to compute, such as cuda."""
+    json: bool = False
+    """Print JSON for machines."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchSweep:
+    """Imagine from few to many states side by side, with models of several sizes.
+
+    example: foreworld bench sweep --sizes 1m 12m --parallel 256 1024 4096
+
+    example: foreworld bench sweep --sizes 12m 200m --parallel 16384 65536 --device cuda --precision bfloat16
+    """
+
+    sizes: tuple[str, ...] = ("1m",)
+    """Sizes of the world model; see `foreworld list models`."""
+    parallel: tuple[int, ...] = (64, 256, 1024, 4096)
+    """States that dream side by side."""
+    precision: Precision = "float32"
+    """Of matrix products: bfloat16 is faster where the processor multiplies it natively."""
     device: str = "cpu"
     """Where to compute, such as cuda."""
     json: bool = False
@@ -95,7 +123,7 @@ class BenchDream:
 
 def run(argv: list[str]) -> None:
     """Run the verb, or one of its parts with options of its own."""
-    part = {"agent": of_agent, "dream": of_dreams}.get(argv[0] if argv else "")
+    part = {"agent": of_agent, "dream": of_dreams, "sweep": of_sweep}.get(argv[0] if argv else "")
     with one_thread():
         bench(argv) if part is None else part(argv[1:])
 
@@ -103,7 +131,7 @@ def run(argv: list[str]) -> None:
 def of_agent(argv: list[str]) -> None:
     """Run `foreworld bench agent`."""
     args = parse(BenchAgent, argv, "bench agent")
-    found = agent_speed(args.size, args.device, args.batch, args.length).to_json()
+    found = agent_speed(args.size, args.device, args.batch, args.length, args.precision).to_json()
     _tell(found, args.json, f"update of model, actor and critic, size {args.size}, on {args.device}")
 
 
@@ -113,8 +141,25 @@ def of_dreams(argv: list[str]) -> None:
     if args.steps < 1 or (args.parallel is not None and args.parallel < 1):
         raise ConfigError("bench dream: --steps and --parallel must be at least 1")
     with Display("dream", "steps", quiet=args.json) as display:
-        found = dream_speed(args.size, args.steps, args.device, args.parallel, display.show).to_json()
+        found = dream_speed(args.size, args.steps, args.device, args.parallel, args.precision, display.show).to_json()
     _tell(found, args.json, f"imagined actions, size {args.size}, on {args.device}")
+
+
+def of_sweep(argv: list[str]) -> None:
+    """Run `foreworld bench sweep`."""
+    args = parse(BenchSweep, argv, "bench sweep")
+    if not args.sizes or not args.parallel or min(args.parallel) < 1:
+        raise ConfigError("bench sweep: name at least one of --sizes, and numbers of --parallel states of at least 1")
+    cells = []
+    for found in dream_sweep(args.sizes, args.parallel, args.device, args.precision):
+        cells.append(found.to_json())
+        per_second = found.steps / found.seconds
+        say(f"size {found.size}, {found.parallel:,} states: {per_second:,.0f} imagined steps a second", args.json)
+    if args.json:
+        print_json({"made": environment(seed=0), "cells": cells})
+        return
+    rows = [list(cell.values()) for cell in cells]
+    print_table(f"imagination on {args.device}", [name.replace("_", " ") for name in cells[0]], rows)
 
 
 def _tell(found: dict[str, Any], as_json: bool, title: str) -> None:

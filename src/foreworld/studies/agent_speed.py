@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -18,6 +18,7 @@ from foreworld.train.optim import make_optimizer
 from foreworld.train.update import update
 
 BATCH, LENGTH = 16, 64
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,7 @@ class AgentSpeed:
         batch: windows of an update.
         length: rows of a window.
         horizon: steps imagined from every row.
+        precision: of matrix products.
         seconds_per_update: CPU seconds of one thread; on a GPU seconds.
         imagined_per_second: steps of pure imagination with the actor, without heads, from batch * length states.
         flops: floating-point operations of the update's matrix products.
@@ -43,6 +45,7 @@ class AgentSpeed:
     batch: int
     length: int
     horizon: int
+    precision: Precision
     seconds_per_update: float
     imagined_per_second: float
     flops: int
@@ -58,6 +61,7 @@ class AgentSpeed:
             "batch": self.batch,
             "length": self.length,
             "horizon": self.horizon,
+            "precision": self.precision,
             f"{unit}_per_update": self.seconds_per_update,
             "imagined_steps_per_core_s" if unit == "cpu_s" else "imagined_steps_per_s": self.imagined_per_second,
             "gflop_per_update": self.flops / 1e9,
@@ -66,7 +70,9 @@ class AgentSpeed:
         }
 
 
-def agent_speed(size: str = "1m", device: str = "cpu", batch: int = BATCH, length: int = LENGTH) -> AgentSpeed:
+def agent_speed(
+    size: str = "1m", device: str = "cpu", batch: int = BATCH, length: int = LENGTH, precision: Precision = "float32"
+) -> AgentSpeed:
     """Time a full update (world model, actor, critic, optimiser, slow critic), and imagination by itself.
 
     Args:
@@ -74,6 +80,7 @@ def agent_speed(size: str = "1m", device: str = "cpu", batch: int = BATCH, lengt
         device: where to compute.
         batch: windows of an update.
         length: rows of a window.
+        precision: of matrix products; those of the recurrence over real rows, sums and losses stay float32.
     """
     torch.manual_seed(0)
     spec = vector_spec()
@@ -84,7 +91,8 @@ def agent_speed(size: str = "1m", device: str = "cpu", batch: int = BATCH, lengt
     segment = tree.to(noise_segment(spec, batch, length), device)
 
     def learn() -> None:
-        update(learner, optimizer, segment, state=model.initial(batch))
+        with lowered(device, precision):
+            update(learner, optimizer, segment, state=model.initial(batch))
 
     gflops = matmul_gflops(device)
     return AgentSpeed(
@@ -94,9 +102,10 @@ def agent_speed(size: str = "1m", device: str = "cpu", batch: int = BATCH, lengt
         batch=batch,
         length=length,
         horizon=HORIZON,
+        precision=precision,
         flops=count_flops(learn),
         seconds_per_update=seconds(learn, device, repeats=8),
-        imagined_per_second=batch * length * HORIZON / seconds(_dream(model, agent, batch * length), device),
+        imagined_per_second=batch * length * HORIZON / seconds(_dream(model, agent, batch * length, precision), device),
         gflops=gflops,
     )
 
@@ -110,6 +119,7 @@ class DreamSpeed:
         device: where.
         steps: imagined, each with an action that the actor chose.
         parallel: states that dream side by side.
+        precision: of matrix products.
         seconds: CPU seconds of one thread; on a GPU seconds.
         wall: seconds by the clock.
         flops: of the matrix products.
@@ -120,6 +130,7 @@ class DreamSpeed:
     device: str
     steps: int
     parallel: int
+    precision: Precision
     seconds: float
     wall: float
     flops: float
@@ -133,6 +144,7 @@ class DreamSpeed:
             "device": self.device,
             "steps": self.steps,
             "parallel_states": self.parallel,
+            "precision": self.precision,
             unit: self.seconds,
             "wall_s": self.wall,
             f"steps_per_{'core_s' if unit == 'cpu_s' else 's'}": self.steps / self.seconds,
@@ -146,6 +158,7 @@ def dream_speed(
     steps: int = 10_000_000,
     device: str = "cpu",
     parallel: int | None = None,
+    precision: Precision = "float32",
     progress: Callable[[int, int], None] | None = None,
 ) -> DreamSpeed:
     """Imagine so many actions, each chosen by an actor, and time it: the whole of it is done, nothing is scaled up.
@@ -155,13 +168,14 @@ def dream_speed(
         steps: at least so many; rounded up to whole dreams of 15 steps from `parallel` states.
         device: where to compute.
         parallel: states that dream side by side; by default what is quickest: 1,024 on a CPU, 65,536 on a GPU.
+        precision: of matrix products.
         progress: called with (steps done, steps).
     """
     torch.manual_seed(0)
     count = parallel or (1024 if device == "cpu" else 65_536)
     model = RSSM(vector_spec(), FAMILY.config(size)).to(device).eval()
     agent = Dreamer(model, units=model.config.units, horizon=HORIZON).to(device)
-    dream = _dream(model, agent, count)
+    dream = _dream(model, agent, count, precision)
     gflops, flops = matmul_gflops(device), count_flops(dream)
     dreams = -(-steps // (count * HORIZON))
     on_gpu = torch.device(device).type == "cuda"
@@ -178,6 +192,7 @@ def dream_speed(
         device=device,
         steps=dreams * count * HORIZON,
         parallel=count,
+        precision=precision,
         seconds=clock() - started,
         wall=time.perf_counter() - began,
         flops=float(flops) * dreams,
@@ -185,11 +200,40 @@ def dream_speed(
     )
 
 
-def _dream(model: RSSM, agent: Dreamer, states: int) -> Callable[[], None]:
-    start = model.initial(states)
+def dream_sweep(
+    sizes: Sequence[str], parallel: Sequence[int], device: str = "cpu", precision: Precision = "float32"
+) -> Iterator[DreamSpeed]:
+    """Time the dreams of models of several sizes, from few to many states side by side.
+
+    Args:
+        sizes: of the RSSM.
+        parallel: numbers of states; each dreams at least three times, and 30,000 steps.
+        device: where to compute.
+        precision: of matrix products.
+
+    Yields:
+        One figure for every size and number of states, in this order.
+    """
+    for size in sizes:
+        for states in parallel:
+            yield dream_speed(size, max(30_000, 3 * HORIZON * states), device, states, precision)
+
+
+def lowered(device: str, precision: Precision) -> torch.autocast:
+    """Compute matrix products in another precision.
+
+    Args:
+        device: where.
+        precision: `bfloat16`, or `float32` for no change.
+    """
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def _dream(model: RSSM, agent: Dreamer, states: int, precision: Precision) -> Callable[[], None]:
+    start, device = model.initial(states), str(next(model.parameters()).device)
 
     def dream() -> None:
-        with torch.no_grad():
+        with torch.no_grad(), lowered(device, precision):
             model.follow(start, agent.policy, HORIZON)
 
     return dream
