@@ -10,9 +10,6 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-PATIENCE = 5.0
-"""Seconds that the end waits for a call that is under way."""
-
 
 class Ahead(Generic[T]):
     """Call a function in a thread of its own; what it returned is taken in the same order.
@@ -46,12 +43,11 @@ class Ahead(Generic[T]):
 
     @contextmanager
     def held(self) -> Iterator[list[T]]:
-        """Keep the thread between two calls, and take everything that waits; a call under way is waited for."""
+        """Keep the thread between two calls, and show what waits to be taken; a call under way is waited for."""
         with self._changed:
             self._held = True
             self._changed.wait_for(lambda: not self._busy)
             found = list(self._waiting)
-            self._waiting.clear()
         try:
             yield found
         finally:
@@ -59,7 +55,7 @@ class Ahead(Generic[T]):
                 self._held = False
                 self._changed.notify_all()
 
-    def close(self, patience: float = PATIENCE) -> None:
+    def close(self, patience: float) -> None:
         """End the thread.
 
         Args:

@@ -24,6 +24,8 @@ from foreworld.train.log import complain
 
 RECENT = 20
 """Finished episodes that the reported return is the mean of."""
+PATIENCE = 5.0
+"""Seconds that the end waits for a step that is under way in another thread."""
 OPEN = "open/"
 """Before the names of what `episodes.to_arrays` returned, in a saved state."""
 
@@ -61,7 +63,8 @@ class Collector:
         self.steps = self.episodes = 0
         self._lead, self._most = lead, most
         self._ahead: Ahead[Arrival] | None = None
-        self._uncounted = 0  # actions whose rows are in the replay, and which `step` has not returned yet
+        self._early: deque[int] = deque()  # actions of steps that are in the replay before `step` comes to them
+        self._uncounted = 0  # the same of the run that goes on here
         self._acted = 0  # actions that were taken, which may be more than were returned
         self._action: np.ndarray | None = None
         self._earned, self._length = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
@@ -81,14 +84,16 @@ class Collector:
     def step(self) -> int:
         """Take one action in every environment, and return how many of them led to a row.
 
-        Those that were taken before they were asked for are returned, and another is waited for only if there are none.
+        With a lead it may be one that was taken before it was asked for.
 
         Raises:
             EnvironmentFault: the environments failed too often.
         """
-        if not self._uncounted:
-            self._keep(self._next())
-        taken, self._uncounted = self._uncounted, 0
+        if self._uncounted:
+            taken, self._uncounted = self._uncounted, 0
+        else:
+            arrival = self._next()
+            taken = self._early.popleft() if self._early else self._keep(arrival)
         self.steps += taken
         return taken
 
@@ -99,8 +104,7 @@ class Collector:
             yield
             return
         with self._ahead.held() as waiting:
-            for arrival in waiting:
-                self._keep(arrival)
+            self._early.extend([self._keep(arrival) for arrival in waiting[len(self._early) :]])
             yield
 
     def __enter__(self) -> Self:
@@ -110,7 +114,7 @@ class Collector:
     def __exit__(self, *_: object) -> None:
         """End its thread."""
         if self._ahead is not None:
-            self._ahead.close()
+            self._ahead.close(PATIENCE)
 
     @property
     def faults(self) -> dict[str, int]:
@@ -134,7 +138,7 @@ class Collector:
             "length": self._length,
             "returns": np.array(self._returns, np.float64),
             "lengths": np.array(self._lengths, np.int64),
-            "counts": np.array([self.steps, self.episodes, self._uncounted]),
+            "counts": np.array([self.steps, self.episodes, self._uncounted + sum(self._early)]),
             "faults": np.array(list(self.faults.values())),
         }
         arrays |= {OPEN + name: array for name, array in to_arrays(self.env.episodes()).items()}
@@ -240,8 +244,8 @@ class Collector:
         self._action = self.policy(rows)
         return Arrival(rows, self.policy.carry().numpy())
 
-    def _keep(self, arrival: Arrival) -> None:
-        """Put rows into the replay, and count."""
+    def _keep(self, arrival: Arrival) -> int:
+        """Put rows into the replay, note what they say of episodes, and return how many an action led to."""
         rows = arrival.rows
         try:
             self.replay.add(rows, arrival.carry)
@@ -249,7 +253,6 @@ class Collector:
             if not self._complained:
                 complain(f"episodes are not stored ({fault}); training goes on, and they are kept in memory")
             self._complained = True
-        self._uncounted += _taken(rows)
         begun = rows.is_first & rows.arrived
         self._earned[begun], self._length[begun] = 0.0, 0
         going = rows.arrived & ~rows.is_first
@@ -259,6 +262,7 @@ class Collector:
             self.episodes += 1
             self._returns.append(float(self._earned[index]))
             self._lengths.append(int(self._length[index]))
+        return _taken(rows)
 
 
 def _taken(rows: Rows) -> int:

@@ -50,11 +50,10 @@ def train_agent(
     """Train a world model and an agent that learns in its dreams, on what the agent does.
 
     One action in every environment, then as many updates as the train ratio asks for; an update trains model, actor and
-    critic at once. All rows are kept in `<out>/replay`, a dataset like any other.
-
-    Resuming is exact on a CPU with `minutes=0` and `collector="sync"` where the environment is deterministic: open
-    episodes are opened again by repeating their actions, and everything is as in the uninterrupted run, bit for bit.
-    Where an environment does not come back to the same observation, a new episode begins there, and it is said.
+    critic at once. All rows are kept in `<out>/replay`, a dataset like any other. Resuming is exact on a CPU with
+    `minutes=0` and `collector="sync"` where the environment is deterministic: open episodes are opened again by
+    repeating their actions, and everything is as in the uninterrupted run, bit for bit. Where an environment does not
+    come back to the same observation, a new episode begins there, and it is said.
 
     Args:
         env: what `make` opens.
@@ -93,8 +92,7 @@ def train_agent(
     if out is None and (resume or film is not None):
         raise ConfigError("resume and film need out, the folder of the run")
     learner, folder = DreamerLearner(model, agent), None if out is None else Path(out)
-    before, used = (None, []) if folder is None or not resume else _stored(folder)
-    sinks = used if sinks is None else sinks
+    before, sinks = _stored(folder if resume else None, sinks)
     config = replace(config or before or OnlineConfig(), **fields)
     with ExitStack() as stack:
         outlets = stack.enter_context(Sinks(sinks, folder, to_json(config)))
@@ -114,8 +112,7 @@ def train_agent(
         learning = Learning(learner, optimizer, config, replay, progress)
         logs, videos = (MetricsFile(folder, progress.step), outlets), Videos(film, folder, progress.step, outlets)
         audience = Audience(logs, videos, report)
-        loop = Loop(config, collector, ratio, learning, checkpoints, audience, progress.seconds)
-        return loop.run(fresh=before is None)
+        return Loop(config, collector, ratio, learning, checkpoints, audience, progress.seconds).run(before is None)
 
 
 Saved = Mapping[str, Mapping[str, Tensor]]
@@ -190,9 +187,15 @@ def open_env(env: str, config: OnlineConfig, options: Mapping[str, Any], spec: S
     return opened
 
 
-def _stored(folder: Path) -> tuple[OnlineConfig, list[str]]:
+def _stored(
+    folder: Path | None, sinks: Sequence[str | Sink] | None
+) -> tuple[OnlineConfig | None, Sequence[str | Sink]]:
+    """Return the config of a run, if one is gone on with, and the sinks: its own unless others are given."""
+    if folder is None:
+        return None, sinks or []
     stored = read_config(folder)
-    return from_json(OnlineConfig, stored["fit"], f"{folder / CONFIG}: fit"), stored.get("sinks", [])
+    config = from_json(OnlineConfig, stored["fit"], f"{folder / CONFIG}: fit")
+    return config, stored.get("sinks", []) if sinks is None else sinks
 
 
 def _replay(
