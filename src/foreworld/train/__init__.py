@@ -8,6 +8,7 @@ from foreworld.train.online_config import OnlineConfig as OnlineConfig
 from foreworld.train.online_loop import OnlineResult as OnlineResult
 from foreworld.train.run import AgentRun as AgentRun
 from foreworld.train.run import Run as Run
+from foreworld.train.run import actor_of as actor_of
 from foreworld.train.run import load_agent as load_agent
 from foreworld.train.run import load_run as load_run
 from foreworld.train.state import state_hash as state_hash
