@@ -88,8 +88,8 @@ def counterfactual(
     Args:
         model: predicts reward.
         branches: what really happens, state by state, as from `foreworld.rollout.branch`.
-        acted: whether the last sequence of every state is what an actor would do there: it is not ranked with the others,
-            and how much the model overrates it is measured beside them.
+        acted: whether the last sequence of every state is what an actor would do there: it is not ranked with the
+            others, and how much the model overrates it is measured beside them.
         samples: futures averaged for one return.
         yardstick: measures errors along the favourite of every state and along a random sequence; None for not.
         confidence: of the intervals, from a bootstrap over states.
@@ -114,10 +114,8 @@ def counterfactual(
         predicted.append(returns.numpy())
         realised.append(found.returns)
         if yardstick is not None:
-            plans = [
-                int(returns[: count - acted].argmax()),
-                0,
-            ]  # the sequences are drawn at random, so that any of them is a random one
+            # the sequences are drawn at random, so that any of them is a random one
+            plans = [int(returns[: count - acted].argmax()), 0]
             errors.append(yardstick.errors(model, found, plans, samples, seed))
             cut.append((found.rows.is_last & ~found.rows.is_terminal).any(1)[plans].numpy())
     ours = slice(None, -1) if acted else slice(None)
