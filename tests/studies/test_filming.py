@@ -15,6 +15,7 @@ import foreworld as fw
 from foreworld.core import Space
 from foreworld.core.errors import MissingCapability, SpecError
 from foreworld.data import Dataset, Episode, Writer
+from foreworld.envs import make
 from foreworld.studies.dreams import dream
 from foreworld.studies.filming import can_film, film_agent, write_dream
 from foreworld.train.videos import list_videos
@@ -107,8 +108,8 @@ def test_who_cannot_decode_is_not_filmed(tmp_path: Path, monkeypatch: pytest.Mon
 def test_an_episode_is_filmed_as_the_environment_shows_it_and_what_shows_nothing_says_so_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = RSSM(make("CartPole-v1").spec, deter=16, units=8, latents=2)
-    film = film_agent(Dreamer(model, units=8), "CartPole-v1", {}, longest=12)
+    model = fw.RSSM(make("CartPole-v1").spec, deter=16, units=8, latents=2)
+    film = film_agent(fw.Dreamer(model, units=8), "CartPole-v1", {}, longest=12)
     film(model, tmp_path / "shown.mp4")
     assert {path.name for path in tmp_path.iterdir()} == {"shown.mp4", "shown-episode.mp4"}
     assert capsys.readouterr().err == ""

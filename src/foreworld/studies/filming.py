@@ -118,8 +118,9 @@ def film_agent(agent: Dreamer, env: str, options: Mapping[str, Any], longest: in
 def _open(env: str, options: Mapping[str, Any], longest: int, told: list[str]) -> Vector:
     """Open an environment that renders, or one that does not, and say why."""
     limited: dict[str, Any] = {"max_steps": longest, **options}
+    shown: dict[str, Any] = {"render_mode": "rgb_array", **limited}
     try:
-        return make(env, **{"render_mode": "rgb_array", **limited})
+        return make(env, **shown)
     except (ForeworldError, TypeError) as fault:
         _tell(f"{env} ({fault})", told)
         return make(env, **limited)
@@ -128,9 +129,9 @@ def _open(env: str, options: Mapping[str, Any], longest: int, told: list[str]) -
 def _filmed(
     policy: AgentPolicy, env: Vector, frames: list[np.ndarray], told: list[str]
 ) -> Callable[[Rows], np.ndarray]:
-    """Return the policy, which keeps a picture of every row that it sees, where there is one."""
+    """Return a policy that does the same, and keeps a picture of every row that it sees, where there is one."""
 
-    def act(rows: Rows) -> np.ndarray:
+    def filmed(rows: Rows) -> np.ndarray:
         try:
             picture = env.picture()
         except Exception as fault:  # whatever an environment draws with may be missing
@@ -139,7 +140,7 @@ def _filmed(
             frames.extend([] if picture is None else [picture])
         return policy(rows)
 
-    return act
+    return filmed
 
 
 def _tell(what: str, told: list[str]) -> None:
