@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +18,7 @@ from foreworld.envs import Rows, Vector, make
 from foreworld.report.draw import clip_frames, trace_frames
 from foreworld.report.video import write_video
 from foreworld.rollout import collect
+from foreworld.rollout.collect import Policy
 from foreworld.studies.dreams import Dream, dream, spread_starts
 from foreworld.train import Film
 from foreworld.train.log import complain
@@ -126,9 +127,7 @@ def _open(env: str, options: Mapping[str, Any], longest: int, told: list[str]) -
         return make(env, **limited)
 
 
-def _filmed(
-    policy: AgentPolicy, env: Vector, frames: list[np.ndarray], told: list[str]
-) -> Callable[[Rows], np.ndarray]:
+def _filmed(policy: AgentPolicy, env: Vector, frames: list[np.ndarray], told: list[str]) -> Policy:
     """Return a policy that does the same, and keeps a picture of every row that it sees, where there is one."""
 
     def filmed(rows: Rows) -> np.ndarray:
