@@ -20,7 +20,7 @@ from foreworld.core.interrupt import Interrupted
 from foreworld.data import load
 from foreworld.envs import Rows, Vector, make
 from foreworld.models.rssm import RSSM
-from foreworld.testing.striking import Watch, watched
+from foreworld.testing.striking import Watch, strike_training, watched
 from foreworld.testing.watching import TroubledEnv, check_stored
 from foreworld.train import OnlineResult, online, train_agent
 from foreworld.train.checkpoint import list_checkpoints
@@ -230,3 +230,12 @@ def test_weights_do_not_change_while_an_action_is_chosen(monkeypatch: pytest.Mon
     assert unchanged, "weights changed under a policy that was choosing"
     refreshing.join()
     assert torch.equal(weights(), torch.cat([p.flatten() for p in agent.parameters()]))
+
+
+@pytest.mark.slow
+def test_workers_that_die_and_hang_cost_their_episode_and_no_row_is_spliced_or_lost() -> None:
+    found = strike_training(kills=2, hangs=1, num_envs=2, collector="async")
+    assert (found.kills, found.hangs) == (2, 1)
+    assert found.noticed["died"] >= 2 and found.noticed["hung"] >= 1
+    assert (found.spliced, found.spliced_windows, found.lost) == (0, 0, 0)
+    assert found.updates > 5
