@@ -23,7 +23,7 @@ from foreworld.envs import Rows
 from foreworld.models.rssm import RSSM
 from foreworld.testing import random_segment, specs
 from foreworld.train.collecting import Collector
-from foreworld.train.online import _Loop
+from foreworld.train.learning import Learning
 
 
 def check_rows() -> None:
@@ -177,9 +177,9 @@ CARRIES: dict[str, Seed] = {
     "write-back to other windows": around(
         Replay, "write_back", lambda right, self, batch, carry: right(self, batch, carry.flip(0))
     ),
-    "write-back after a skipped update": rewritten(_Loop, "_learn", " and bool(outcome.sound)", ""),
-    "the loop writes nothing back": rewritten(_Loop, "_learn", "replay.carry and bool(outcome.sound)", "False"),
-    "windows begin afresh": rewritten(_Loop, "_learn", "if replay.carry:", "if False:"),
+    "write-back after a skipped update": rewritten(Learning, "update", " and bool(outcome.sound)", ""),
+    "the loop writes nothing back": rewritten(Learning, "update", "replay.carry and bool(outcome.sound)", "False"),
+    "windows begin afresh": rewritten(Learning, "update", "if replay.carry:", "if False:"),
     "windows begin from the first row itself": rewritten(
         Windows, "cut", "part.carry[within]", "part.carry[min(within + 1, len(part.carry) - 1)]"
     ),
@@ -188,7 +188,7 @@ CARRIES: dict[str, Seed] = {
 
 ACTING: dict[str, Seed] = {
     "a filter without memory": rewritten(
-        AgentPolicy, "__call__", "(self.state, segment)", "(self.model.initial(2), segment)"
+        AgentPolicy, "_choose", "(self.state, segment)", "(self.model.initial(2), segment)"
     ),
     "a filter blind to actions": around(
         acting, "one_row", lambda right, *args: replace(right(*args), prev_action=0 * right(*args).prev_action)
@@ -197,12 +197,12 @@ ACTING: dict[str, Seed] = {
         acting, "one_row", lambda right, *args: replace(right(*args), is_first=torch.zeros(2, 1, dtype=torch.bool))
     ),
     "the action of the row before": rewritten(
-        Collector, "_take", "self._action = self.policy(rows)",
+        Collector, "_seen", "self._action = self.policy(rows)",
         "self._action, self.held = self.__dict__.get('held', np.array([2, 2])), self.policy(rows)",
     ),
     "the state of the row before": rewritten(
-        Collector, "_take", "self.replay.add(rows, self.policy.carry().numpy())",
-        "now = self.policy.carry(); self.replay.add(rows, self.__dict__.get('held', now).numpy()); self.held = now",
+        Collector, "_keep", "self.replay.add(rows, arrival.carry)",
+        "now = arrival.carry; self.replay.add(rows, self.__dict__.get('held', now)); self.held = now",
     ),
 }  # fmt: skip
 
@@ -211,14 +211,14 @@ BUGS: dict[Check, dict[str, Seed]] = {
     check_carries: CARRIES,
     check_acting: ACTING,
     check_absent_rows: {
-        "absent rows are filtered": rewritten(AgentPolicy, "__call__", "if not rows.arrived.all():", "if False:")
+        "absent rows are filtered": rewritten(AgentPolicy, "_choose", "if not rows.arrived.all():", "if False:")
     },
     check_mode: {
         "judged by samples": rewritten(
-            AgentPolicy, "__call__", "choice.mode() if self.mode else choice.sample()", "choice.sample()"
+            AgentPolicy, "_choose", "choice.mode() if self.mode else choice.sample()", "choice.sample()"
         ),
         "explores by modes": rewritten(
-            AgentPolicy, "__call__", "choice.mode() if self.mode else choice.sample()", "choice.mode()"
+            AgentPolicy, "_choose", "choice.mode() if self.mode else choice.sample()", "choice.mode()"
         ),
     },
 }

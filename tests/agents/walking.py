@@ -19,7 +19,7 @@ from foreworld.core import Segment, tree
 from foreworld.data import Replay
 from foreworld.envs import Rows
 from foreworld.models.rssm import RSSM
-from foreworld.train import online, train_agent
+from foreworld.train import learning, online, train_agent
 
 EDGE, LONGEST = 3, 7
 SIZES: dict[str, Any] = {"deter": 16, "units": 8, "latents": 2, "classes": 4, "blocks": 2, "layers": 1}
@@ -93,7 +93,7 @@ def walk(patch: pytest.MonkeyPatch, bad: Callable[[int], bool] = lambda call: Fa
     agent, record, kept = awake(model, units=8, horizon=2), Record(model), dict[tuple[int, int], np.ndarray]()
     counts, batches, calls = [0, 0], [], 0
 
-    add, sample, update, choose, losses = Replay.add, Replay.sample, online.update, AgentPolicy.__call__, model.losses
+    add, sample, update, choose, losses = Replay.add, Replay.sample, learning.update, AgentPolicy.__call__, model.losses
 
     def choosing(self: AgentPolicy, rows: Rows) -> np.ndarray:
         record.chosen.append(choose(self, rows))
@@ -134,7 +134,7 @@ def walk(patch: pytest.MonkeyPatch, bad: Callable[[int], bool] = lambda call: Fa
     patch.setattr(AgentPolicy, "__call__", choosing)
     patch.setattr(Replay, "add", adding)
     patch.setattr(Replay, "sample", sampling)
-    patch.setattr(online, "update", updating)
+    patch.setattr(learning, "update", updating)
     patch.setattr(model, "losses", failing)
     settings: dict[str, Any] = {"steps": 60, "num_envs": 2, "prefill": 20, "batch": 3, "length": 6, "lr": 1e-2}
     train_agent("Walk-v0", model, agent, **(settings | {"warmup": 0, "train_ratio": 9} | fields))

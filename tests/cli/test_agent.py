@@ -25,6 +25,8 @@ def test_an_agent_is_trained_resumed_judged_and_replaced(tmp_path: Path, capsys:
     run = str(tmp_path / "run")
     first = answer(capsys, *TRAIN, "--out", run)
     assert first["steps"] == 110 and not first["interrupted"]
+    name = f"{int(str(first['updates'])):08d}"
+    assert {f"{name}.mp4", f"{name}-episode.mp4"} <= {path.name for path in (tmp_path / "run" / "videos").iterdir()}
     more = answer(capsys, "agent", "--resume", run, "--steps", "120")
     assert more["steps"] == 120 and int(str(more["updates"])) > int(str(first["updates"]))
     assert answer(capsys, "inspect", run)["state hash"] == more["state_hash"] != first["state_hash"]

@@ -19,7 +19,7 @@ from foreworld.data import Ratio
 def test_what_is_owed_adds_up_to_the_ratio_also_across_a_resume(train: float, added: list[int], cut: int) -> None:
     ratio = Ratio(train, 1024)
     owed = [ratio.due(steps) for steps in added[:cut]]
-    ratio = Ratio(train, 1024, steps=ratio.steps, updates=ratio.updates)
+    ratio = Ratio(train, 1024, state=ratio.save())
     owed += [ratio.due(steps) for steps in added[cut:]]
     assert sum(owed) == floor(sum(added) * Fraction(train) / 1024)
     assert min(owed, default=0) >= 0

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 import foreworld as fw
 from foreworld.core import Space
 from foreworld.core.errors import MissingCapability, SpecError
 from foreworld.data import Dataset, Episode, Writer
+from foreworld.envs import make
 from foreworld.studies.dreams import dream
-from foreworld.studies.filming import can_film, write_dream
+from foreworld.studies.filming import can_film, film_agent, write_dream
 from foreworld.train.videos import list_videos
 
 av = pytest.importorskip("av")
@@ -101,3 +103,23 @@ def test_who_cannot_decode_is_not_filmed(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(MissingCapability, match="decode"):
         fw.film_dreams(data)(model, tmp_path / "none.mp4")
     assert not (tmp_path / "none.mp4").exists()
+
+
+def test_an_episode_is_filmed_as_the_environment_shows_it_and_what_shows_nothing_says_so_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = fw.RSSM(make("CartPole-v1").spec, deter=16, units=8, latents=2)
+    film = film_agent(fw.Dreamer(model, units=8), "CartPole-v1", {}, longest=12)
+    film(model, tmp_path / "shown.mp4")
+    assert {path.name for path in tmp_path.iterdir()} == {"shown.mp4", "shown-episode.mp4"}
+    assert capsys.readouterr().err == ""
+
+    def broken(self: object) -> None:
+        raise RuntimeError("no display")
+
+    monkeypatch.setattr(CartPoleEnv, "render", broken)
+    film(model, tmp_path / "blind.mp4")
+    film(model, tmp_path / "blinder.mp4")
+    assert {path.name for path in tmp_path.iterdir()} >= {"blind.mp4", "blinder.mp4"}
+    assert not list(tmp_path.glob("blind*-episode.mp4"))
+    assert capsys.readouterr().err.count("no display") == 1

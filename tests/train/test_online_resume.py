@@ -237,14 +237,14 @@ def test_a_worker_that_was_being_started_again_begins_its_next_episode(
     settings = {"env": "Moody-v0", "num_envs": 2}
     save = online.Collector.save
 
-    def losing(self: Any, replayed: tuple[int, int]) -> Any:
+    def losing(self: Any) -> Any:
         """Save as at a moment when the row of environment 1 had not come."""
         if self.steps != 60:
-            return save(self, replayed)
+            return save(self)
         newest, numbers = self.env._newest, self.env._env.slots.episode
         self.env._newest = replace(newest, arrived=np.array([True, False]))
         numbers[1] += 1
-        return save(self, replayed)
+        return save(self)
 
     with monkeypatch.context() as patch:
         patch.setattr(online.Collector, "save", losing)

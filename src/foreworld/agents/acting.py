@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -21,14 +23,22 @@ class AgentPolicy:
         agent: the actor.
         num_envs: N.
         mode: take the likeliest action instead of a sample, as for judging an agent.
+        own: act with copies of the weights, so that model and agent may learn meanwhile in another thread; `refresh`
+            brings the copies up to date.
 
     Attributes:
         state: of the model after the last rows, leaves [N, ...].
     """
 
-    def __init__(self, model: WorldModel[Any], agent: Dreamer, num_envs: int, *, mode: bool = False) -> None:
+    def __init__(
+        self, model: WorldModel[Any], agent: Dreamer, num_envs: int, *, mode: bool = False, own: bool = False
+    ) -> None:
         """Begin without memory."""
-        self.model, self.agent, self.mode = model, agent, mode
+        self.model, self.agent = deepcopy((model, agent)) if own else (model, agent)
+        self.mode = mode
+        pairs = ((model, self.model), (agent, self.agent)) if own else ()
+        self._followed = [pair for theirs, mine in pairs for pair in zip(_held(theirs), _held(mine), strict=True)]
+        self._lock = Lock()
         self.device = next(agent.parameters()).device
         self.state: Any = model.initial(num_envs)
 
@@ -38,8 +48,19 @@ class AgentPolicy:
         return f"dreamer ({'mode' if self.mode else 'sample'})"
 
     @torch.no_grad()
+    def refresh(self) -> None:
+        """Act with the weights of now from now on; an action that is being chosen is waited for."""
+        with self._lock:
+            for theirs, mine in self._followed:
+                mine.copy_(theirs)
+
+    @torch.no_grad()
     def __call__(self, rows: Rows) -> np.ndarray:
         """Choose an action [N, ...] for every row, as the environment takes them."""
+        with self._lock:
+            return self._choose(rows)
+
+    def _choose(self, rows: Rows) -> np.ndarray:
         segment = tree.to(one_row(self.model.spec, rows), self.device)
         seen = tree.index(self.model.observe(self.state, segment), (slice(None), 0))
         if not rows.arrived.all():
@@ -56,6 +77,11 @@ class AgentPolicy:
     def carry(self) -> Tensor:
         """Return the state as numbers [N, K], to be kept with the rows."""
         return tree.to_vector(self.state).cpu()
+
+
+def _held(module: Any) -> list[Tensor]:
+    """List the parameters and buffers of a module, those too that are not saved."""
+    return [*module.parameters(), *module.buffers()]
 
 
 def one_row(spec: Spec, rows: Rows) -> Segment:

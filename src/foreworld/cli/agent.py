@@ -21,9 +21,10 @@ from foreworld.core.registry import load as find
 from foreworld.envs import make
 from foreworld.models.rssm import RSSM
 from foreworld.presets.agents import AgentPreset, agent_preset
-from foreworld.train import OnlineConfig, OnlineResult, load_agent, state_hash, train_agent
+from foreworld.studies.filming import can_film, film_agent
+from foreworld.train import Film, OnlineConfig, OnlineResult, load_agent, state_hash, train_agent
 from foreworld.train.log import Display
-from foreworld.train.online import Report
+from foreworld.train.online_loop import Report
 from foreworld.train.run import CONFIG, read_config
 from foreworld.train.sinks import Sinks
 
@@ -64,7 +65,10 @@ class Agent:
     resume: Path | None = None
     """Go on with the run in this folder, exactly; nothing else is needed."""
     sink: tuple[str, ...] = ()
-    """Where metrics go besides the run folder: tensorboard, wandb, trackio."""
+    """Where metrics and clips go besides the run folder: tensorboard, wandb, trackio."""
+    no_clips: bool = False
+    """Film nothing. Else the agent plays an episode at every checkpoint, and it is filmed beside what the model dreams
+    of it, and as the environment shows it where it can, if the extra `video` is there."""
     device: str = "auto"
     """cpu, cuda, or auto: cuda where there is one."""
     threads: int = 1
@@ -149,6 +153,7 @@ def _start(args: Any, preset: AgentPreset) -> tuple[Path, OnlineResult]:
             out=args.out,
             report=show(display),
             sinks=args.sink,
+            film=_film(args, model, agent, args.env, env_options),
         )
 
 
@@ -177,7 +182,12 @@ def _resume(args: Any, stored: Mapping[str, Any]) -> tuple[Path, OnlineResult]:
             resume=True,
             report=show(display),
             sinks=args.sink or None,
+            film=_film(args, found.run.model, found.agent, found.env, found.env_options),
         )
+
+
+def _film(args: Any, model: Any, agent: Dreamer, env: str, options: Mapping[str, Any]) -> Film | None:
+    return film_agent(agent, env, options) if not args.no_clips and can_film(model) else None
 
 
 def show(display: Display) -> Report:

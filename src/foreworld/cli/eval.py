@@ -11,7 +11,7 @@ from foreworld.data import load
 from foreworld.eval.summary import in_words, to_json
 from foreworld.studies.answers import Limits
 from foreworld.studies.openloop import rows_in_words, study
-from foreworld.train import load_run
+from foreworld.train import actor_of, load_run
 from foreworld.train.log import Display
 
 
@@ -83,6 +83,7 @@ def run(argv: list[str]) -> None:
                 latency=args.latency,
                 states=args.states,
             ),
+            agent=actor_of(args.run),
             seed=args.seed,
             progress=display.show,
         )

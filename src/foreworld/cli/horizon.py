@@ -26,7 +26,7 @@ from foreworld.ops.compounding import (
 from foreworld.studies.answers import Limits, chosen_horizon, rank_plans
 from foreworld.studies.latency import planning_latency
 from foreworld.studies.openloop import judge
-from foreworld.train import load_run
+from foreworld.train import actor_of, load_run
 from foreworld.train.log import Display
 
 STEPS = (1, 5, 10, 20, 50, 100)
@@ -127,7 +127,7 @@ def of_run(args: Horizon, folder: Path) -> None:
     head: dict[str, Any] = {"run": str(folder), "steps_trained": trained.step, "key": found.key}
     head["plan_latency_seconds"] = latency
     require_episodes(np.unique(found.episode).size, args.violation_rate, args.confidence)
-    chosen = None
+    chosen = actor = None
     if args.states:
         require_episodes(args.states, args.violation_rate, args.confidence, "state")
         limits = Limits(
@@ -136,11 +136,15 @@ def of_run(args: Horizon, folder: Path) -> None:
             violation_rate=args.violation_rate,
             states=args.states,
         )
-        chosen = chosen_horizon(rank_plans(trained.model, data, found, limits, args.seed), limits)
+        ranked = rank_plans(trained.model, data, found, limits, args.seed, actor_of(folder))
+        chosen, actor = chosen_horizon(ranked, limits), ranked.actor
         head["chosen_plans"] = chosen.to_json()
+        head |= {} if actor is None else {"actor_exploitation": actor.to_json()}
     measured(args, found.main.errors, found.episode, dt, ~found.ended, None if dt is None else latency, head)
     if chosen is not None and not args.json:
         say(chosen.in_words())
+        if actor is not None:
+            say(actor.in_words("The actor", "its own plans"))
 
 
 def measured(

@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from foreworld.core.errors import ConfigError, EnvironmentFault, ForeworldError, SpecError
 from foreworld.core.spaces import TRUTH, Space, Spec, flat_spaces, flat_values
 from foreworld.envs.episodes import OpenEpisode
-from foreworld.envs.fleet import Fleet, Tally
+from foreworld.envs.fleet import Fleet, Local, Tally
 from foreworld.envs.reopen import Played, begin_next, repeat_actions
 from foreworld.envs.slots import Slots
 
@@ -202,6 +202,12 @@ class Vector:
             else OpenEpisode(number=number)
             for index, number in enumerate(numbers)
         ]
+
+    def picture(self) -> np.ndarray | None:
+        """Return how the first environment looks now, uint8 [H, W, 3]; None where it renders nothing, or elsewhere."""
+        env = self._env.drivers[0].env if isinstance(self._env, Local) else None
+        found = None if env is None or env.render_mode != "rgb_array" else env.render()
+        return found if isinstance(found, np.ndarray) and found.ndim == 3 else None
 
     def close(self) -> None:
         """Close the environments."""

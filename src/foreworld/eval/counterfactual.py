@@ -32,6 +32,7 @@ class Counterfactual:
         gap: how much more than others the model overrates the sequence that it likes best.
         reason: why there are no numbers; empty when there are.
         errors: along favourites and random sequences; None where they were not asked for.
+        actor: how much more than random sequences the model overrates what an actor would do; None without an actor.
     """
 
     predicted: np.ndarray
@@ -42,6 +43,7 @@ class Counterfactual:
     gap: ExploitationGap | None
     reason: str
     errors: PlanErrors | None = None
+    actor: ExploitationGap | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -52,18 +54,22 @@ class Counterfactual:
             found[name] = None if value is None else float(value.value)
             found[f"{name}_ci_low"] = None if value is None else float(value.low)
             found[f"{name}_ci_high"] = None if value is None else float(value.high)
-        return found | {"exploitation": self.gap and self.gap.to_json(), "reason": self.reason or None}
+        gaps = {"exploitation": self.gap, "actor_exploitation": self.actor}
+        return found | {name: gap and gap.to_json() for name, gap in gaps.items()} | {"reason": self.reason or None}
 
     def in_words(self) -> str:
         """Say in two sentences how well plans are ranked, and how far the best-looking one is overrated."""
         if self.tau is None or self.regret is None or self.gap is None:
-            return f"Plans are not ranked: {self.reason}."
+            return f"Plans are not ranked: {self.reason}.{self._actor_in_words()}"
         tau, regret = float(self.tau.value), float(self.regret.value)
         return (
             f"Of {self.predicted.shape[1]} action sequences from one state, the model's ranking agrees with what they "
             f"earn by a Kendall tau of {tau:.2f}; its favourite loses {regret:.0%} of what choosing well is worth. "
-            f"{self.gap.in_words()}"
+            f"{self.gap.in_words()}{self._actor_in_words()}"
         )
+
+    def _actor_in_words(self) -> str:
+        return "" if self.actor is None else f" {self.actor.in_words('The actor', 'its own plans')}"
 
 
 @torch.no_grad()
@@ -71,6 +77,7 @@ def counterfactual(
     model: Any,
     branches: Iterable[Branches],
     *,
+    acted: bool = False,
     samples: int = 8,
     yardstick: Yardstick | None = None,
     confidence: float = 0.95,
@@ -81,6 +88,8 @@ def counterfactual(
     Args:
         model: predicts reward.
         branches: what really happens, state by state, as from `foreworld.rollout.branch`.
+        acted: whether the last sequence of every state is what an actor would do there: it is not ranked with the
+            others, and how much the model overrates it is measured beside them.
         samples: futures averaged for one return.
         yardstick: measures errors along the favourite of every state and along a random sequence; None for not.
         confidence: of the intervals, from a bootstrap over states.
@@ -105,10 +114,17 @@ def counterfactual(
         predicted.append(returns.numpy())
         realised.append(found.returns)
         if yardstick is not None:
-            plans = [int(returns.argmax()), 0]  # the sequences are drawn at random, so that any of them is a random one
+            # the sequences are drawn at random, so that any of them is a random one
+            plans = [int(returns[: count - acted].argmax()), 0]
             errors.append(yardstick.errors(model, found, plans, samples, seed))
             cut.append((found.rows.is_last & ~found.rows.is_terminal).any(1)[plans].numpy())
-    ranked = compare_rankings(np.stack(predicted), np.stack(realised), confidence=confidence, seed=seed)
+    ours = slice(None, -1) if acted else slice(None)
+    guess, real = np.stack(predicted), np.stack(realised)
+    ranked = compare_rankings(guess[:, ours], real[:, ours], confidence=confidence, seed=seed)
+    if acted and len(guess) >= LEAST_STARTS:
+        over, deviation = guess - real, float(real[:, ours].std(1).mean())
+        gap = exploitation_gap(over[:, -1], over[:, ours].mean(1), deviation, confidence=confidence, seed=seed)
+        ranked = replace(ranked, actor=gap)
     if yardstick is None:
         return ranked
     (chosen, random), (chosen_cut, random_cut) = np.stack(errors, 1), np.stack(cut, 1)

@@ -59,7 +59,16 @@ class _Row:
 
 
 def branch(
-    env: gym.Env, spec: Spec, *, starts: int, sequences: int, context: int, horizon: int, repeat: float, seed: int
+    env: gym.Env,
+    spec: Spec,
+    *,
+    starts: int,
+    sequences: int,
+    context: int,
+    horizon: int,
+    repeat: float,
+    seed: int,
+    propose: Callable[[Segment], Tensor] | None = None,
 ) -> Iterator[Branches]:
     """Bring an environment to random states, and play K random action sequences from each.
 
@@ -72,6 +81,8 @@ def branch(
         horizon: H, steps of a sequence.
         repeat: mean number of steps that a random action is held.
         seed: of resets and actions.
+        propose: gives one more sequence [1, H, A], model-ready, to play from the state that a context [1, C] led to; it
+            comes last.
 
     Yields:
         What happened, state by state.
@@ -92,13 +103,16 @@ def branch(
     for _ in range(starts):
         rows = _lead(env, spec, rng, context)
         saved = simulator.save()
-        raw = _sequences(spec, rng, sequences, horizon, repeat)
+        raw, context_rows = _sequences(spec, rng, sequences, horizon, repeat), _segment(spec, [rows])
+        if propose is not None:
+            proposed = spec.action.from_model(propose(context_rows).cpu()).numpy()
+            raw = np.concatenate([raw, proposed.astype(raw.dtype)])
         played = []
         for actions in raw:
             simulator.restore(saved)
             played.append(_play(env, spec, actions))
         yield Branches(
-            context=_segment(spec, [rows]),
+            context=context_rows,
             actions=spec.action.to_model(torch.from_numpy(raw)),
             rows=_segment(spec, played),
             truth={

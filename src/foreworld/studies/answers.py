@@ -6,13 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
+from torch import Tensor
+
+from foreworld.agents import Dreamer
+from foreworld.core import Segment, seeded
 from foreworld.core.errors import ForeworldError
 from foreworld.data import Dataset
 from foreworld.envs import builder
 from foreworld.eval import Calibration, Counterfactual, Evaluation, Trust, calibrate, counterfactual, measure_trust
 from foreworld.eval.chosen import ChosenHorizon, Yardstick
+from foreworld.eval.predictors import last_state
 from foreworld.eval.quantities import LATENT, truth_spaces
-from foreworld.rollout import branch
+from foreworld.rollout import branch, imagine
 
 T = TypeVar("T")
 
@@ -114,7 +120,14 @@ class Answers:
         return "\n".join(said)
 
 
-def answer(model: Any, found: Evaluation, data: Dataset, limits: Limits | None = None, seed: int = 0) -> Answers:
+def answer(
+    model: Any,
+    found: Evaluation,
+    data: Dataset,
+    limits: Limits | None = None,
+    seed: int = 0,
+    agent: Dreamer | None = None,
+) -> Answers:
     """Draw the conclusions of an evaluation.
 
     Args:
@@ -123,6 +136,7 @@ def answer(model: Any, found: Evaluation, data: Dataset, limits: Limits | None =
         data: the held-out episodes; the environment they name is opened to rank plans in it.
         limits: what the user can live with.
         seed: of every choice and resample.
+        agent: learned in the model; what it would do is played too.
 
     Returns:
         The answers; too little data, or a world that cannot be restored, is a reason and not an error.
@@ -144,7 +158,7 @@ def answer(model: Any, found: Evaluation, data: Dataset, limits: Limits | None =
     calibration, no_calibration = _or_reason(
         lambda: calibrate(part.spread, part.errors, episode, limits.max_error, **rates)
     )
-    ranked, no_ranked = _or_reason(lambda: rank_plans(model, data, found, limits, seed))
+    ranked, no_ranked = _or_reason(lambda: rank_plans(model, data, found, limits, seed, agent))
     chosen, no_chosen = None, no_ranked
     if ranked is not None:
         chosen, no_chosen = _or_reason(lambda: chosen_horizon(ranked, limits))
@@ -162,7 +176,9 @@ def answer(model: Any, found: Evaluation, data: Dataset, limits: Limits | None =
     )
 
 
-def rank_plans(model: Any, data: Dataset, found: Evaluation, limits: Limits, seed: int) -> Counterfactual:
+def rank_plans(
+    model: Any, data: Dataset, found: Evaluation, limits: Limits, seed: int, agent: Dreamer | None = None
+) -> Counterfactual:
     """Open the environment of a dataset, and let a model rank action sequences from restored states of it.
 
     Args:
@@ -171,6 +187,7 @@ def rank_plans(model: Any, data: Dataset, found: Evaluation, limits: Limits, see
         found: the evaluation; errors along the plans are measured as there.
         limits: how many states, which confidence.
         seed: of states, sequences and samples.
+        agent: learned in the model; from every state, what it does in a dream is played too.
 
     Raises:
         ForeworldError: it cannot be opened or restored, or the model predicts no reward.
@@ -186,6 +203,8 @@ def rank_plans(model: Any, data: Dataset, found: Evaluation, limits: Limits, see
     if found.key != LATENT:  # every model has its own, so that there is nothing to compare with
         spaces = dict(data.spec.obs) | truth_spaces(data)
         yardstick = Yardstick(quantity=found.main.quantity, spaces=spaces, probes=found.probes)
+    horizon = min(STEPS, found.horizon)
+    propose = None if agent is None else _dreamed(model, agent, horizon, seed)
     env = builder(data.source.env, **options)()
     try:
         branches = branch(
@@ -194,15 +213,35 @@ def rank_plans(model: Any, data: Dataset, found: Evaluation, limits: Limits, see
             starts=limits.states,
             sequences=SEQUENCES,
             context=found.context,
-            horizon=min(STEPS, found.horizon),
+            horizon=horizon,
             repeat=REPEAT,
             seed=seed,
+            propose=propose,
         )
         return counterfactual(
-            model, branches, samples=found.samples, yardstick=yardstick, confidence=limits.confidence, seed=seed
+            model,
+            branches,
+            acted=agent is not None,
+            samples=found.samples,
+            yardstick=yardstick,
+            confidence=limits.confidence,
+            seed=seed,
         )
     finally:
         env.close()
+
+
+def _dreamed(model: Any, agent: Dreamer, horizon: int, seed: int) -> Callable[[Segment], Tensor]:
+    """Return what says, of a context [1, C], which actions [1, H, A] an agent takes in a dream from there."""
+
+    @torch.no_grad()
+    def propose(context: Segment) -> Tensor:
+        with seeded(seed):
+            dream = imagine(model, last_state(model, context), agent.policy, horizon)
+        assert isinstance(dream.actions, Tensor)
+        return dream.actions.clamp(-1, 1)
+
+    return propose
 
 
 def chosen_horizon(ranked: Counterfactual, limits: Limits) -> ChosenHorizon:

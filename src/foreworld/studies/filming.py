@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from foreworld.agents import AgentPolicy, Dreamer
+from foreworld.core.errors import ForeworldError
 from foreworld.data import Dataset
+from foreworld.envs import Rows, Vector, make
 from foreworld.report.draw import clip_frames, trace_frames
 from foreworld.report.video import write_video
+from foreworld.rollout import collect
+from foreworld.rollout.collect import Policy
 from foreworld.studies.dreams import Dream, dream, spread_starts
 from foreworld.train import Film
+from foreworld.train.log import complain
 
 FPS = 10.0
 """Frames a second: slow enough to follow."""
+FILMED = 2_000_000
+"""Seed of the episodes that are filmed."""
 
 
 def write_dream(found: Dream, path: Path, key: str | None = None, fps: float = FPS) -> Path:
@@ -71,6 +84,69 @@ def film_dreams(heldout: Dataset, context: int = 10, horizon: int = 50) -> Film:
         write_dream(dream(model, rows, episodes, starts, context, horizon)[0], path)
 
     return film
+
+
+def film_agent(agent: Dreamer, env: str, options: Mapping[str, Any], longest: int = 200) -> Film:
+    """Return what `train_agent` needs to film the agent at every checkpoint.
+
+    It plays an episode, always from the same start, and two videos are written: the episode beside what the model
+    dreams of it, and (`<name>-episode.mp4`) the episode as the environment renders it. Where that cannot be, it is said
+    once.
+
+    Args:
+        agent: acts, by its likeliest actions.
+        env: what `make` opens; the videos have an environment of their own.
+        options: further arguments of `make`.
+        longest: steps after which an episode is cut off.
+
+    Returns:
+        A film, for the argument of that name.
+    """
+    told: list[str] = []
+
+    def film(model: Any, path: Path) -> None:
+        frames: list[np.ndarray] = []
+        with tempfile.TemporaryDirectory() as home, closing(_open(env, options, longest, told)) as opened:
+            policy = _filmed(AgentPolicy(model, agent, 1, mode=True), opened, frames, told)
+            data = collect(opened, policy, out=Path(home) / "episode", episodes=1, seed=FILMED)
+            film_dreams(data)(model, path)
+        if frames:
+            write_video(path.with_name(f"{path.stem}-episode.mp4"), frames, 3 * FPS)
+
+    return film
+
+
+def _open(env: str, options: Mapping[str, Any], longest: int, told: list[str]) -> Vector:
+    """Open an environment that renders, or one that does not, and say why."""
+    limited: dict[str, Any] = {"max_steps": longest, **options}
+    shown: dict[str, Any] = {"render_mode": "rgb_array", **limited}
+    try:
+        return make(env, **shown)
+    except (ForeworldError, TypeError) as fault:
+        _tell(f"{env} ({fault})", told)
+        return make(env, **limited)
+
+
+def _filmed(policy: AgentPolicy, env: Vector, frames: list[np.ndarray], told: list[str]) -> Policy:
+    """Return a policy that does the same, and keeps a picture of every row that it sees, where there is one."""
+
+    def filmed(rows: Rows) -> np.ndarray:
+        try:
+            picture = env.picture()
+        except Exception as fault:  # whatever an environment draws with may be missing
+            _tell(f"{env.env_id} ({type(fault).__name__}: {fault})", told)
+        else:
+            frames.extend([] if picture is None else [picture])
+        return policy(rows)
+
+    return filmed
+
+
+def _tell(what: str, told: list[str]) -> None:
+    """Say once what cannot be shown."""
+    if not told:
+        complain(f"no video of how {what} looks; dreams are filmed all the same")
+    told.append(what)
 
 
 def can_film(model: Any) -> bool:

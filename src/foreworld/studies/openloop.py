@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from foreworld.agents import Dreamer
 from foreworld.core.files import read_json
 from foreworld.core.spaces import TRUTH
 from foreworld.data import Dataset
@@ -51,6 +52,7 @@ def study(
     title: str | None = None,
     intro: str = "",
     limits: Limits | None = None,
+    agent: Dreamer | None = None,
     progress: Callable[[int, int], None] | None = None,
     **settings: Any,
 ) -> Study:
@@ -66,6 +68,7 @@ def study(
         title: of the report.
         intro: a paragraph before the clips.
         limits: the error and the confidence that the safe horizon is for.
+        agent: learned in the model; whether it exploits its errors is measured.
         progress: called with (stretches done, stretches).
         settings: further arguments of `foreworld.eval.evaluate_open_loop`.
 
@@ -80,7 +83,7 @@ def study(
     found = evaluate(
         run.model, heldout, train, horizon=horizon, context=context, seed=seed, progress=progress, **settings
     )
-    answers = answer(run.model, found, heldout, limits, seed)
+    answers = answer(run.model, found, heldout, limits, seed, agent)
     dreams: list[Dream] = []
     if "decode" in run.model.provides:
         episodes, starts = spread_starts(heldout, context, horizon, CLIPS)

@@ -150,12 +150,15 @@ def _spread(found: Calibration, evaluation: Evaluation) -> list[Html]:
 def _ranked(found: Counterfactual, answers: Answers) -> list[Html]:
     chosen = _chosen(found, answers)
     if found.tau is None or found.regret is None or found.gap is None:
-        return [paragraph(f"Not measured: {found.reason}."), *chosen]
+        return [paragraph(found.in_words()), *chosen]
     rows: list[list[str | float | None]] = [
         ["Kendall tau: 0 for a coin, 1 for the world itself", *_cells(found.tau)],
         ["regret of its favourite: 0 for the best sequence, 1 for a random one", *_cells(found.regret)],
         ["exploitation gap: how much more it overrates its favourite than others, as a return", *_cells(found.gap.gap)],
     ]
+    if found.actor is not None:
+        measure = "exploitation gap of the actor: how much more its own plans are overrated than others, as a return"
+        rows.append([measure, *_cells(found.actor.gap)])
     many = f"{found.predicted.shape[1]} random sequences were played from each of {found.starts} restored states."
     return [paragraph(found.in_words()), table(["measure", "value", "low", "high"], rows, many), *chosen]
 

@@ -25,7 +25,7 @@ from foreworld.testing.hostile import (
 from foreworld.train import load_agent, train_agent
 from foreworld.train.checkpoint import list_checkpoints, read_beside
 
-FILES = ("agent.safetensors", "replay.safetensors", "collector.safetensors")
+FILES = ("agent.safetensors", "replay.safetensors", "collector.safetensors", "ratio.safetensors")
 LONG = 2**62
 CONFIG: dict[str, tuple[Any, ...]] = {
     "agent": (None, [], 3, {"unknown": 1}),
@@ -53,10 +53,11 @@ NUMBERS: dict[str, dict[str, tuple[tuple[int, int], ...]]] = {
         "episodes": ((0, 1), (0, 10**6), (0, -1), (1, 10**6), (2, 1), (2, 10**6), (2, LONG), (3, 2)),
     },
     "collector.safetensors": {
-        "counts": ((0, -1), (1, -1), (3, -1)),
+        "counts": ((0, -1), (1, -1), (2, -1)),
         "open/number": ((0, -1), (0, LONG)),
         "open/0/actions": ((0, 2), (0, -1), (0, LONG)),
     },
+    "ratio.safetensors": {"counts": ((0, -1), (1, -1))},
 }
 
 

@@ -64,7 +64,9 @@ class Struck:
     seconds: float
 
 
-def strike_training(kills: int, hangs: int, *, num_envs: int = 4, timeout: float = 1.0, seed: int = 0) -> Struck:
+def strike_training(
+    kills: int, hangs: int, *, num_envs: int = 4, timeout: float = 1.0, seed: int = 0, collector: str = "sync"
+) -> Struck:
     """Train an agent while workers are killed and hang at random moments, resume it, and check what it learned from.
 
     Call it in the main thread, as the training is ended by a signal.
@@ -75,6 +77,7 @@ def strike_training(kills: int, hangs: int, *, num_envs: int = 4, timeout: float
         num_envs: environments side by side.
         timeout: seconds until the watchdog kills a worker that sleeps.
         seed: of the training and of the strikes.
+        collector: as in `OnlineConfig`.
     """
     if MARKED not in gym.registry:
         gym.register(MARKED, f"{MarkedEnv.__module__}:{MarkedEnv.__name__}")
@@ -83,7 +86,8 @@ def strike_training(kills: int, hangs: int, *, num_envs: int = 4, timeout: float
         marks, run = Path(home) / "marks", Path(home) / "run"
         marks.mkdir()
         striker, watch = Striker(marks, kills, hangs, seed), Watch()
-        settings = {"num_envs": num_envs, "workers": True, "timeout": timeout, "seed": seed}
+        settings: dict[str, Any] = {"num_envs": num_envs, "workers": True, "timeout": timeout, "seed": seed}
+        settings["collector"] = collector
         thread = threading.Thread(target=striker.strike, daemon=True)
         with mock.patch.object(online, "Replay", watched(watch)):
             thread.start()

@@ -283,6 +283,25 @@ def load_agent(path: str | Path, device: str = "cpu", env: str | None = None) ->
     return AgentRun(run=run, agent=agent.to(device).eval(), env=env or stored, env_options=options)
 
 
+def actor_of(path: str | Path) -> Dreamer | None:
+    """Load the agent of a run, if it has one; its environment is not opened.
+
+    Args:
+        path: run folder.
+
+    Returns:
+        The agent, in evaluation mode.
+
+    Raises:
+        CheckpointError: the agent is damaged.
+    """
+    config, where = read_config(Path(path)), Path(path) / CONFIG
+    if "agent" not in config or "env" not in config:
+        return None
+    # named, so that a class of somebody's own is no reason to refuse: nothing of it is run here
+    return load_agent(path, env=_environment(config["env"], where)[0]).agent
+
+
 def _environment(stored: Any, where: Path) -> tuple[str, dict[str, Any]]:
     """Return the id and the options of the environment that a run states."""
     if isinstance(stored, dict) and stored.keys() == {"id", "options"}:

@@ -46,6 +46,7 @@ class Videos:
             for path in list_videos(folder):
                 if int(path.stem) > step:
                     discard(path)
+                    discard(path.with_name(f"{path.stem}-episode{path.suffix}"))
             sweep_partial(self._folder)
 
     def make(self, model: TrainableModel[Any], step: int) -> None:
