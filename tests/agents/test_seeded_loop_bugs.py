@@ -22,6 +22,7 @@ from foreworld.data.windows import Windows
 from foreworld.envs import Rows
 from foreworld.models.rssm import RSSM
 from foreworld.testing import random_segment, specs
+from foreworld.train import feed
 from foreworld.train.collecting import Collector
 from foreworld.train.learning import Learning
 
@@ -177,9 +178,9 @@ CARRIES: dict[str, Seed] = {
     "write-back to other windows": around(
         Replay, "write_back", lambda right, self, batch, carry: right(self, batch, carry.flip(0))
     ),
-    "write-back after a skipped update": rewritten(Learning, "update", " and bool(outcome.sound)", ""),
-    "the loop writes nothing back": rewritten(Learning, "update", "replay.carry and bool(outcome.sound)", "False"),
-    "windows begin afresh": rewritten(Learning, "update", "if replay.carry:", "if False:"),
+    "write-back after a skipped update": rewritten(feed, "_write", "bool(found.sound)", "True"),
+    "the loop writes nothing back": rewritten(feed, "_write", "bool(found.sound)", "False"),
+    "windows begin afresh": rewritten(Learning, "update", "if fed.carry is None", "if True"),
     "windows begin from the first row itself": rewritten(
         Windows, "cut", "part.carry[within]", "part.carry[min(within + 1, len(part.carry) - 1)]"
     ),

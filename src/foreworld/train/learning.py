@@ -6,11 +6,14 @@ import time
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from foreworld.agents import DreamerLearner
-from foreworld.core import Calibrates, tree
+from foreworld.core import Calibrates, Segment, tree
 from foreworld.data import Replay
+from foreworld.train.captured import Captured
 from foreworld.train.checkpoint import Progress
+from foreworld.train.feed import Feed
 from foreworld.train.guard import Guard
 from foreworld.train.online_config import OnlineConfig
 from foreworld.train.optim import set_rate
@@ -43,29 +46,39 @@ class Learning:
         self.guard = Guard(learner, progress, config.max_skips, every)
         self.updates, self.waited = progress.step, 0.0
         self._calibrated = progress.step > 0
+        on_gpu = self._device.type == "cuda"
+        self._feed = Feed(replay, config.batch, self._device, ahead=on_gpu)
+        self._captured = Captured(self._compute, self._device) if on_gpu and config.graph else None
 
     def update(self) -> Outcome:
         """Do one update."""
-        config, replay, model = self._config, self.replay, self.learner.model
+        config, model = self._config, self.learner.model
         asked = time.monotonic()
-        batch = replay.sample(config.batch, step=self.updates)
-        segment = tree.to(batch.segment, self._device)
+        fed = self._feed.take(self.updates)
         self.waited += time.monotonic() - asked
-        state = None
-        if replay.carry:
-            state = tree.from_vector(model.initial(config.batch), batch.carry.to(self._device))
+        state = None if fed.carry is None else tree.from_vector(model.initial(config.batch), fed.carry)
         if not self._calibrated and "calibrate" in model.provides:
-            cast(Calibrates, model).calibrate(lambda: iter([segment]))
+            cast(Calibrates, model).calibrate(lambda: iter([fed.segment]))
         self._calibrated = True
-        set_rate(self._optimizer, config.lr * self.guard.rate)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            outcome = update(self.learner, self._optimizer, segment, state=state)
+        rate = config.lr * self.guard.rate
+        outcome = (self._captured or self._compute)(fed.segment, state, rate)
+        set_rate(self._optimizer, rate)  # a number again, for checkpoints
         self.guard.add(outcome)
         self.updates += 1
-        if replay.carry and bool(outcome.sound):
-            replay.write_back(batch, tree.to_vector(outcome.states, 2).cpu())
+        self._feed.give(fed, outcome)
         return outcome
+
+    def settle(self) -> None:
+        """Let the replay have all states that were found, before it is saved."""
+        self._feed.settle()
 
     def gone_back(self, progress: Progress) -> None:
         """Note that weights and optimiser are those of an earlier checkpoint again; updates are counted on."""
         self._calibrated = progress.step > 0
+        if self._captured is not None:
+            self._captured.forget()
+
+    def _compute(self, segment: Segment, state: Any, rate: float | Tensor) -> Outcome:
+        set_rate(self._optimizer, rate)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.precision == "bfloat16"):
+            return update(self.learner, self._optimizer, segment, state=state)

@@ -34,7 +34,8 @@ class OnlineConfig:
         warmup: updates of linear warm-up.
         agc: `laprop`: largest gradient norm as a share of the parameter norm.
         weight_decay: decoupled, times the learning rate.
-        precision: of matrix products outside the recurrence; sums, losses and weights are float32 in any case.
+        precision: of matrix products, but for the recurrence over real rows; all else is float32.
+        graph: on a GPU, record the update once as a CUDA graph and replay it; no, for a family that cannot be recorded.
         minutes: training is over after this much time; 0 for no limit.
         max_skips: updates in a row that may be skipped because a loss or a gradient is NaN or infinite; then weights
             and optimiser go back to the last checkpoint, at half the learning rate.
@@ -61,6 +62,7 @@ class OnlineConfig:
     agc: float = 0.3
     weight_decay: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
+    graph: bool = True
     minutes: float = 0.0
     max_skips: int = 10
     log_every: int = 50

@@ -146,6 +146,7 @@ class Loop:
             skips=dict(guard.skips),
             env_steps=collector.steps,
         )
+        learning.settle()
         with collector.still():
             extra: dict[str, dict[str, Tensor]] = {}
             if self.checkpoints.folder is not None:  # a copy in memory is for going back, which leaves the replay alone
