@@ -57,7 +57,8 @@ class Captured:
             return self._beside(inputs)
         if self._graph is None:
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):  # records and does nothing yet
+            # records, and does nothing yet; other threads, such as one that collects, may use the device meanwhile
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                 self._outcome = self._compute(*inputs)
         self._graph.replay()
         assert self._outcome is not None
