@@ -11,8 +11,10 @@ imagination of 15 steps: world model, actor, critic, optimiser, slow critic. Bot
 time is CPU time of the process, as wall time lies on a shared machine. After a warm-up they take turns, so that
 what else the machine does falls on both. The loss of both must fall, or it was no update.
 
-`ratio` is TorchRL's CPU seconds per update over foreworld's, medians of both. Imagination is measured by itself too:
-15 steps with actor and reward from 1,024 and 8,192 states. `--compile-peer` lets TorchInductor compile TorchRL's
+`ratio` is TorchRL's CPU seconds per update over foreworld's, medians of both. With `--half`, each also takes turns with
+its matrix products in bfloat16 (autocast; foreworld's `online.precision`), and `ratio_half` is that of the better of
+TorchRL's two over foreworld's in bfloat16. Imagination is measured by itself too: 15 steps with actor and reward from
+1,024 and 8,192 states. `--compile-peer` lets TorchInductor compile TorchRL's
 update, which on a CPU TorchRL does only on request; that takes minutes before the first update.
 """
 
@@ -26,6 +28,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,6 +41,7 @@ from foreworld.core import Segment
 from foreworld.core.errors import ForeworldError
 from foreworld.core.files import write_json
 from foreworld.presets.rssm import FAMILY
+from foreworld.studies.agent_speed import Precision, lowered
 from foreworld.studies.speed import matmul_gflops, noise_segment, vector_spec
 from foreworld.train.optim import make_optimizer
 from foreworld.train.run import environment
@@ -73,8 +77,9 @@ class Side(Protocol):
 class TorchRL:
     """The child process."""
 
-    def __init__(self, python: Path, threads: int, compiled: bool) -> None:
-        command = [str(python), str(CHILD), "--threads", str(threads), *(["--compile"] if compiled else [])]
+    def __init__(self, python: Path, threads: int, compiled: bool = False, half: bool = False) -> None:
+        command = [str(python), str(CHILD), "--threads", str(threads)]
+        command += [*(["--compile"] if compiled else []), *(["--half"] if half else [])]
         try:
             # the child writes to our standard error what it has to say
             self.child = subprocess.Popen(
@@ -117,8 +122,9 @@ class TorchRL:
 class Foreworld:
     """The same update here."""
 
-    def __init__(self) -> None:
+    def __init__(self, precision: Precision = "float32") -> None:
         torch.manual_seed(0)
+        self.precision = precision
         self.model = fw.RSSM(vector_spec(), FAMILY.config("1m"))
         self.agent = fw.Dreamer(self.model, units=self.model.config.units)
         self.learner = DreamerLearner(self.model, self.agent).train()
@@ -128,11 +134,15 @@ class Foreworld:
 
     def facts(self) -> dict[str, Any]:
         """Return the trainable parameters."""
-        return {"parameters": sum(p.numel() for p in self.learner.parameters() if p.requires_grad)}
+        return {
+            "precision": self.precision,
+            "parameters": sum(p.numel() for p in self.learner.parameters() if p.requires_grad),
+        }
 
     def update(self) -> dict[str, Any]:
         """Do one update."""
-        spent, outcome = _timed(lambda: update(self.learner, self.optimizer, self.segment))
+        with lowered("cpu", self.precision):
+            spent, outcome = _timed(lambda: update(self.learner, self.optimizer, self.segment))
         values = outcome.numbers()
         losses = {name: values[f"loss/{name}"] * weight for name, weight in self.learner.loss_weights.items()}
         return {**spent, "loss": sum(losses.values()), "losses": losses}
@@ -142,7 +152,7 @@ class Foreworld:
         start = self.model.initial(states)
 
         def dream() -> None:
-            with torch.no_grad():
+            with torch.no_grad(), lowered("cpu", self.precision):
                 fw.imagine(self.model, start, self.agent.policy, HORIZON)
 
         return _timed(dream)[0]
@@ -198,7 +208,11 @@ def compare(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Divide what the peer takes by what foreworld takes."""
     peer, ours = found["torchrl"], found["foreworld"]
     rates = ours["imagined_steps_per_core_s"]
-    return {
+    half = {}
+    if "foreworld_half" in found:
+        best = min(found[name]["cpu_s_per_update"] for name in ("torchrl", "torchrl_half"))
+        half = {"ratio_half": round(best / found["foreworld_half"]["cpu_s_per_update"], 2)}
+    return half | {
         "ratio": round(peer["cpu_s_per_update"] / ours["cpu_s_per_update"], 2),
         "imagination_ratio": {n: round(rates[n] / peer["imagined_steps_per_core_s"][n], 2) for n in rates},
         "losses_fell": all(side["loss_last"] < side["loss_first"] for side in found.values()),
@@ -207,15 +221,16 @@ def compare(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> None:
     """Print the comparison for people."""
-    print(f"{'':10}  parameters  CPU s/update  imagined steps/core-s: in update  alone, 1024  alone, 8192  loss")
+    print(f"{'':14}  parameters  CPU s/update  imagined steps/core-s: in update  alone, 1024  alone, 8192  loss")
     for name, side in result["sides"].items():
         rates = side["imagined_steps_per_core_s"]
         print(
-            f"{name:10}  {side['parameters']:10,}  {side['cpu_s_per_update']:12.3f}"
+            f"{name:14}  {side['parameters']:10,}  {side['cpu_s_per_update']:12.3f}"
             f"  {side['imagined_steps_per_core_s_in_update']:32,}  {rates['1024']:11,}  {rates['8192']:11,}"
             f"  {side['loss_first']:.1f} -> {side['loss_last']:.1f}"
         )
-    print(f"ratio {result['ratio']:.2f}, imagination alone {result['imagination_ratio']}")
+    half = f", in bfloat16 {result['ratio_half']:.2f}" if "ratio_half" in result else ""
+    print(f"ratio {result['ratio']:.2f}{half}, imagination alone {result['imagination_ratio']}")
 
 
 def _timed(work: Callable[[], Any]) -> tuple[dict[str, float], Any]:
@@ -234,6 +249,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer-python", type=Path, required=True, help="interpreter of the environment with TorchRL")
     parser.add_argument("--compile-peer", action="store_true", help="compile TorchRL's update; nothing is kept")
+    parser.add_argument("--half", action="store_true", help="both in bfloat16 too")
     parser.add_argument("--updates", type=int, default=20, help="timed, of each side")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="a minute's worth; nothing is kept")
@@ -242,11 +258,14 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     warm, updates, dreams = (1, 3, 1) if args.quick else (3, args.updates, 5)
     try:
-        peer = TorchRL(args.peer_python, args.threads, args.compile_peer)
-        try:
-            found = measure({"torchrl": peer, "foreworld": Foreworld()}, warm, updates, dreams)
-        finally:
-            peer.close()
+        with ExitStack() as stack:
+            sides: dict[str, Side] = {"foreworld": Foreworld()}
+            sides |= {"foreworld_half": Foreworld("bfloat16")} if args.half else {}
+            for name, half in (("torchrl", False), *([("torchrl_half", True)] if args.half else [])):
+                peer = TorchRL(args.peer_python, args.threads, args.compile_peer, half)
+                stack.callback(peer.close)
+                sides[name] = peer
+            found = measure(sides, warm, updates, dreams)
     except PeerError as error:
         sys.exit(f"{Path(__file__).name}: {error}")
     given = ["peers/bin/python" if one == str(args.peer_python) else one for one in sys.argv[1:]]

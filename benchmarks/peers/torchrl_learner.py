@@ -258,29 +258,30 @@ def main() -> None:
     """Answer until the input ends."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--half", action="store_true", help="matrix products in bfloat16, by autocast")
     parser.add_argument("--compile", action="store_true", help="compile the whole update with TorchInductor")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     built, learner = timed(lambda: Learner(args.compile))
     for line in sys.stdin:
-        verb, *rest = line.split()
-        if verb == "facts":
-            packages = {name: version(name) for name in ("torchrl", "tensordict", "torch", "numpy")}
-            answer = {
-                "parameters": learner.parameters,
-                "packages": packages,
-                "threads": torch.get_num_threads(),
-                "compiled": args.compile,
-                "built": built,
-            }
-        elif verb == "update":
-            spent, losses = timed(learner.update)
-            answer = {**spent, "loss": sum(losses.values()), "losses": losses}
-        else:
-            states = int(rest[0])
-            answer, _ = timed(lambda n=states: learner.imagine(n))
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.half):
+            answer = answered(learner, line, built, args.compile)
         print(json.dumps(answer), flush=True)
+
+
+def answered(learner: Learner, line: str, built: dict[str, float], compiled: bool) -> dict[str, Any]:
+    """Do what a line asks for."""
+    verb, *rest = line.split()
+    if verb == "facts":
+        packages = {name: version(name) for name in ("torchrl", "tensordict", "torch", "numpy")}
+        threads = torch.get_num_threads()
+        facts = {"parameters": learner.parameters, "packages": packages, "threads": threads}
+        return {**facts, "compiled": compiled, "built": built}
+    if verb == "update":
+        spent, losses = timed(learner.update)
+        return {**spent, "loss": sum(losses.values()), "losses": losses}
+    return timed(lambda: learner.imagine(int(rest[0])))[0]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from foreworld.presets.rssm import CONFIGS
 
 
 def test_every_protocol_has_an_agent_of_its_numbers() -> None:
-    assert set(PRESETS) == {"classic", *PROTOCOLS}
+    assert set(PRESETS) == {"classic", "pixels", *PROTOCOLS}
     for name, protocol in PROTOCOLS.items():
         found = agent_preset(name)
         online = found.online

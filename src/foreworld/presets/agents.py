@@ -63,6 +63,16 @@ CLASSIC = AgentPreset(
     about="small vectors on a CPU, such as CartPole-v1",
 )
 
+PIXELS = AgentPreset(
+    model=RSSMConfig(deter=256, units=64, latents=16, classes=8, layers=2, depth=8, convolutions="strided"),
+    # an actor that is sure of itself before the model can see what it does learns little more
+    agent=DreamerConfig(units=64, entropy=1e-2),
+    online=OnlineConfig(
+        steps=3_000, batch=16, length=16, train_ratio=128, prefill=500, lr=1e-3, warmup=200, capacity=200_000
+    ),
+    about="64x64 pictures of short games on a CPU, such as foreworld/Catch-v0",
+)
+
 
 def _by(protocol: Protocol) -> AgentPreset:
     """Return the agent of a published protocol, with the official sizes and learning rate."""
@@ -78,7 +88,7 @@ def _by(protocol: Protocol) -> AgentPreset:
     )
 
 
-PRESETS = {"classic": CLASSIC} | {name: _by(found) for name, found in PROTOCOLS.items()}
+PRESETS = {"classic": CLASSIC, "pixels": PIXELS} | {name: _by(found) for name, found in PROTOCOLS.items()}
 
 
 def agent_preset(name: str, size: str | None = None) -> AgentPreset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -143,7 +144,7 @@ def _npy(header: str, body: bytes) -> bytes:
 
 
 def tensor_changes(run: Path, checkpoint: str, files: Sequence[str]) -> Iterator[tuple[str, Change]]:
-    """Name the changes to some files of tensors of a run's checkpoint, each with a float32 tensor that is not empty."""
+    """Name the changes to some files of tensors of a run's checkpoint, each with a tensor that is not a scalar."""
     for file in files:
         content = (run / checkpoint / file).read_bytes()
         size = int.from_bytes(content[:8], "little")
@@ -156,8 +157,9 @@ def tensor_changes(run: Path, checkpoint: str, files: Sequence[str]) -> Iterator
         for what, change in _header_lies(header):
             texts[what] = _packed(json.dumps(change).encode(), data)
         floats = [entry["data_offsets"][0] for entry in header.values() if entry["dtype"] == "F32"]
-        for what, value in (("NaN", b"\0\0\xc0\x7f"), ("infinity", b"\0\0\x80\x7f"), ("-infinity", b"\0\0\x80\xff")):
-            texts[what] = content[:8] + content[8 : 8 + size] + data[: floats[-1]] + value + data[floats[-1] + 4 :]
+        odd = {"NaN": b"\0\0\xc0\x7f", "infinity": b"\0\0\x80\x7f", "-infinity": b"\0\0\x80\xff"}
+        for (what, value), at in itertools.product(odd.items(), floats[-1:]):
+            texts[what] = content[:8] + content[8 : 8 + size] + data[:at] + value + data[at + 4 :]
         texts |= {"cut data": content[:-1], "more data": content + b"\0", "only a length": content[:8], "empty": b""}
         for what, changed in texts.items():
             yield f"{file}: {what}", partial(write_content, f"{checkpoint}/{file}", changed, checkpoint)
@@ -188,7 +190,8 @@ def _packed(header: bytes, data: bytes) -> bytes:
 
 
 def _header_lies(header: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    name = next(n for n, entry in header.items() if entry["dtype"] == "F32" and entry["shape"])
+    shaped = [n for n, entry in header.items() if entry["shape"]]
+    name = next((n for n in shaped if header[n]["dtype"] == "F32"), shaped[0])
     entry = header[name]
     start, end = entry["data_offsets"]
     for dtype in ("F64", "I8", "U8", "F16", "I32", "BOOL", "XX", "f32", "", None, 3, ["F32"]):
