@@ -49,9 +49,9 @@ class CategoricalCEM:
     candidates: int = 64
     iterations: int = 8
     elites: int = 8
-    unimix: float = 0.1
+    unimix: float = 0.3
     trust: float = 0.5
-    momentum: float = 0.1
+    momentum: float = 0.3
     noise: Noise = white
 
     def __post_init__(self) -> None:

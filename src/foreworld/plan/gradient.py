@@ -14,6 +14,10 @@ from foreworld.plan.noise import Noise, white
 from foreworld.plan.protocols import Objective, Plan, Warm
 from foreworld.plan.search import GRADIENT_COST, Search
 
+BETAS = (0.9, 0.95)
+"""Adam's memories. Far from the optimum gradients are orders of magnitude larger: the usual 0.999 would remember them,
+and take tiny steps, for longer than a plan takes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Gradient:
@@ -73,7 +77,7 @@ class Gradient:
         actions = torch.cat([start, (start + self.std * noise).clamp(-1, 1)], 1)
         with torch.inference_mode(False), torch.enable_grad():
             actions = actions.clone().requires_grad_()
-            adam = torch.optim.Adam([actions], lr=self.lr, maximize=True)
+            adam = torch.optim.Adam([actions], lr=self.lr, betas=BETAS, maximize=True)
             for step in range(self.iterations):
                 if not search.going_on():
                     return search.plan()

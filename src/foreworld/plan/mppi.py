@@ -33,15 +33,16 @@ class MPPI:
         noise: what plans are made of.
 
     Reference:
-        Williams et al., Information Theoretic MPC, 2017, algorithm 2; fitted deviations as in Hansen et al., TD-MPC, 2022.
+        Williams et al., Information Theoretic MPC, 2017, algorithm 2. Deviations are fitted as in Hansen et al.,
+        Temporal Difference Learning for Model Predictive Control, 2022.
     """
 
     horizon: int = 12
     candidates: int = 64
     iterations: int = 8
-    temperature: float = 0.3
+    temperature: float = 0.2
     std: float = 0.5
-    min_std: float = 0.02
+    min_std: float = 0.05
     momentum: float = 0.1
     noise: Noise = white
 

@@ -38,7 +38,7 @@ class Plan:
     Attributes:
         actions: [B, H, A] model-ready, within [-1, 1] or one-hot.
         score: [B], what the objective says of them; -inf where the search fell back.
-        fell_back: [B] bool, no candidate had a finite score: these actions are the warm start, and nothing supports them.
+        fell_back: [B] bool: no candidate had a finite score, so these actions are the warm start as it was.
         rollouts: dreams of H steps spent on each environment; one with a gradient counts as three.
         iterations: rounds done before the budget or the time was used up.
         elites: [B, K, H, A], the best of the last round; None where a planner keeps none.
