@@ -5,6 +5,7 @@ With any of them a plan still looks plausible.
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -316,7 +317,7 @@ WARM: dict[str, Seed] = {
         protocols, "_shifted", lambda right, actions, steps: right(actions.transpose(0, -2), steps).transpose(0, -2)
     ),
     "warm start unused": around(Search, "__init__", lambda right, *a, warm=None, **f: right(*a, **f)),
-    "elites unused": around(cem, "adapt", lambda right, *a, warm=None, **f: right(*a, **f)),
+    "elites unused": rewritten(cem, "adapt", "search.elites if keep else None", "None"),
 }  # fmt: skip
 WARM_CHOICES: dict[str, Seed] = {
     "trust ignored": rewritten(categorical.Choices, "around", "trust * plan", "plan"),
@@ -376,6 +377,23 @@ def check_budget() -> None:
         assert counted.steps == 2 * HORIZON * planner.budget
 
 
+def check_time() -> None:
+    """A round that would not be over in time is not begun; the first is done in any case."""
+    for seconds, rounds in ((0.0, 1), (1.5, 1), (3.5, 2), (5.0, 4), (100.0, 8)):
+        with pytest.MonkeyPatch.context() as patch:
+            clock = iter(range(1000))
+            patch.setattr(time, "monotonic", lambda clock=clock: float(next(clock)))
+            plan = CEM(horizon=HORIZON, iterations=8)(EXACT, EXACT.initial(1), RETURN, seconds=seconds)
+        assert plan.iterations == rounds
+        assert plan.rollouts == 64 * rounds
+        assert plan.score.isfinite().all()
+
+
+TIME: dict[str, Seed] = {
+    "time ignored": rewritten(Search, "going_on", "return False", "pass"),
+    "the last round runs over": rewritten(Search, "going_on", "now + (now - self._began)", "now"),
+    "the first round left out": rewritten(Search, "going_on", "self.iterations and", ""),
+}
 GRADIENTS: dict[str, Seed] = {
     "downhill": around(gradient, "_gradient", lambda right, *a: -right(*a)),
     "only a sign": around(gradient, "_gradient", lambda right, *a: right(*a).sign()),
@@ -434,6 +452,7 @@ BUGS: dict[Check, dict[str, Seed]] = {
     check_choices: CHOICES,
     check_noise: NOISE,
     check_budget: BUDGETS,
+    check_time: TIME,
     check_categorical: CATEGORICAL,
 }
 

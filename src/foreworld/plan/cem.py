@@ -106,7 +106,6 @@ class CEM:
             noise=self.noise,
             momentum=self.momentum,
             keep=self.keep,
-            warm=warm,
         )
 
 
@@ -114,8 +113,13 @@ class CEM:
 class ICEM(CEM):
     """The cross-entropy method with actions that last, fewer candidates from round to round, and elites that stay.
 
+    It has the settings of `CEM` (horizon, candidates, iterations, elites, std, min_std, momentum) with other defaults
+    for these:
+
     Attributes:
-        noise: coloured, so that plans explore further than by independent actions.
+        decay: by what the candidates become fewer from round to round, but never fewer than two for each elite.
+        keep: elites that are tried again in the next round, and shifted by the next search.
+        noise: what plans are made of; coloured, so that they explore further than by independent actions.
 
     Reference:
         Pinneri et al., Sample-efficient Cross-Entropy Method for Real-time Planning, 2020.

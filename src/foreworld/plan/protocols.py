@@ -97,7 +97,8 @@ class Planner(Protocol):
             state: where to start, leaves [B, ...].
             objective: what a dream is worth.
             warm: where to begin; None is the middle of all actions.
-            seconds: time after which no further round begins; the first is always done. None is no limit.
+            seconds: no round begins that, as long as the last, would not be over by then; the first is always done.
+                None is no limit.
 
         Returns:
             The best plan of each environment.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from foreworld.core.spaces import Space
 from foreworld.plan.noise import Noise
-from foreworld.plan.protocols import Plan, Warm
+from foreworld.plan.protocols import Plan
 from foreworld.plan.search import Search, sound
 
 
@@ -123,7 +123,6 @@ def adapt(
     noise: Noise,
     momentum: float,
     keep: int = 0,
-    warm: Warm | None = None,
 ) -> Plan:
     """Draw, judge and fit, once for every size or until the time is over.
 
@@ -138,12 +137,11 @@ def adapt(
         noise: what candidates are made of.
         momentum: share of the old distribution that stays, in [0, 1).
         keep: best candidates that are tried again in the next round, and by the next search.
-        warm: holds those of the search before.
 
     Returns:
         The best plan.
     """
-    kept = None if warm is None or not keep else warm.elites
+    kept = search.elites if keep else None
     for size in sizes:
         if not search.going_on():
             break

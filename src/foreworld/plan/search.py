@@ -29,12 +29,13 @@ class Search(Generic[S]):
         objective: what a dream is worth.
         horizon: H.
         warm: where to begin; None is the middle.
-        seconds: time after which `going_on` says no; None is no limit.
+        seconds: after that `going_on` says no; None is no limit.
         kind: the kind of actions that the planner can choose; None is any.
 
     Attributes:
         space: of the actions.
         start: [B, H, A], the warm start.
+        elites: [B, K, H, A], those of the search before; None where there are none.
         best: [B, H, A], the best candidate so far.
         score: [B], of the best; -inf before any was finite.
         rollouts: spent so far on each environment.
@@ -58,7 +59,8 @@ class Search(Generic[S]):
     ) -> None:
         """Begin with nothing but the warm start."""
         self._model, self._state, self._objective = model, state, objective
-        self._end = None if seconds is None else time.monotonic() + seconds
+        self._began = time.monotonic()
+        self._end = None if seconds is None else self._began + seconds
         self.space = _space(model, kind)
         first = tree.leaves(state)[0]
         shape = (len(first), horizon, self.space.width)
@@ -67,17 +69,22 @@ class Search(Generic[S]):
                 f"plan: the warm start has shape {list(warm.actions.shape)} where {list(shape)} is planned; "
                 "start without it, or keep batch and horizon"
             )
-        given = torch.zeros(shape, device=first.device) if warm is None else warm.actions.float()
-        self.start = given.nan_to_num(0.0).clamp(-1, 1)
+        warm = Warm(actions=torch.zeros(shape)) if warm is None else warm
+        warm = tree.map(lambda leaf: leaf.to(first.device, torch.float32).nan_to_num(0.0).clamp(-1, 1), warm)
+        self.start, self.elites = warm.actions, warm.elites
         discrete = self.space.kind == "discrete"
         self.best = self.space.one_hot(self.space.from_one_hot(self.start)) if discrete else self.start
         self.score = torch.full(shape[:1], -torch.inf, device=first.device)
         self.rollouts = self.iterations = 0
 
     def going_on(self) -> bool:
-        """Begin another round, unless the time is over; the first is always done."""
-        if self.iterations and self._end is not None and time.monotonic() >= self._end:
-            return False
+        """Begin another round, if one that takes as long as the last is over in time; the first is always done."""
+        if self._end is not None:
+            self.score.cpu()  # rounds are only queued on a GPU: wait for the last one before looking at the clock
+            now = time.monotonic()
+            if self.iterations and now + (now - self._began) > self._end:
+                return False
+            self._began = now
         self.iterations += 1
         return True
 
