@@ -71,9 +71,9 @@ class CEM:
                 "cem: std is positive and at least min_std, which is 0 or more, and momentum lies in [0, 1), found "
                 f"{self.std}, {self.min_std} and {self.momentum}"
             )
-        if not (self.decay >= 1 and 0 <= self.keep <= self.elites):
+        if not (self.decay >= 1 and 0 <= self.keep < self.elites):
             raise ConfigError(
-                f"cem: decay is at least 1 and keep between 0 and the elites, found {self.decay} and {self.keep}"
+                f"cem: decay is at least 1, and keep 0 or more and below the elites, found {self.decay} and {self.keep}"
             )
 
     @property
