@@ -21,6 +21,7 @@ from foreworld.cli.main import VERBS, main
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "benchmarks" / "results" / "demo-seed0.json"
 ENSEMBLE = ROOT / "benchmarks" / "results" / "ensemble.json"
+PLANNERS = ROOT / "benchmarks" / "results" / "planners.json"
 WORLDS = ROOT / "benchmarks" / "results" / "worlds.json"
 TRUST = ROOT / "benchmarks" / "results" / "trust.json"
 MARK = re.compile(r"^<!-- generated: (?P<name>[a-z-]+) -->$", re.MULTILINE)
@@ -100,6 +101,34 @@ def ensemble() -> str:
     ]
     head = ["steps ahead", "ensemble", "one member", "best member", "copy last", "mean", "linear model"]
     return table([*head, "factor (least and greatest)", "correlation"], rows)
+
+
+def planners_on_systems() -> str:
+    """Return cost over least cost of planners, on systems with a known optimum."""
+    head = ["planner", "rollouts", "median", "worst", "within 1 %", "CPU ms for 4 plans"]
+    names = ("rollouts", "median", "worst", "within_1_percent", "cpu_ms_per_call")
+    return _planners("systems", head, names)
+
+
+def planners_on_processes() -> str:
+    """Return how often planners find the best plan, on processes with a known optimum."""
+    head = ["planner", "rollouts", "solved", "return lost"]
+    return _planners("processes", head, ("rollouts", "solved", "mean_lost"))
+
+
+def _planners(kind: str, head: Sequence[str], names: Sequence[str]) -> str:
+    write = {
+        "rollouts": str,
+        "within_1_percent": "{:.0%}".format,
+        "solved": "{:.0%}".format,
+        "cpu_ms_per_call": "{:.0f}".format,
+    }
+    rows = [
+        [planner.replace("_", " "), *(write.get(name, number)(row[name]) for name in names)]
+        for kinds in json.loads(PLANNERS.read_text())["budgets"].values()
+        for planner, row in kinds[kind].items()
+    ]
+    return table(head, rows)
 
 
 def verbs() -> str:
@@ -222,6 +251,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "demo-changed": demo_changed,
     "demo-actions": demo_actions,
     "ensemble": ensemble,
+    "planners-on-systems": planners_on_systems,
+    "planners-on-processes": planners_on_processes,
     "verbs": verbs,
     "helps": helps,
     "sizes": sizes,

@@ -148,6 +148,7 @@ def test_the_reference_has_a_page_for_every_folder_for_users() -> None:
         "rollout.collect",
         "rollout.record",
         "rollout.dreamenv",
+        "plan",
         "agents",
         "eval",
         "train",
