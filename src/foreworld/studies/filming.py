@@ -123,8 +123,10 @@ def _open(env: str, options: Mapping[str, Any], longest: int, told: list[str]) -
     try:
         return make(env, **shown)
     except (ForeworldError, TypeError) as fault:
-        _tell(f"{env} ({fault})", told)
-        return make(env, **limited)
+        opened = make(env, **limited)
+        if not opened.spec.images:  # else the dream's video shows the episode already
+            _tell(f"{env} ({fault})", told)
+        return opened
 
 
 def _filmed(policy: AgentPolicy, env: Vector, frames: list[np.ndarray], told: list[str]) -> Policy:
