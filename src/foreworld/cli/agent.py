@@ -28,7 +28,7 @@ from foreworld.train.online_loop import Report
 from foreworld.train.run import CONFIG, read_config
 from foreworld.train.sinks import Sinks
 
-QUICK = {"steps": 600, "prefill": 100, "batch": 8, "length": 16, "log_every": 10}
+QUICK = {"steps": 600, "prefill": 100, "batch": 8, "length": 16, "log_every": 10, "train_ratio": 128}
 
 
 @dataclass(frozen=True, kw_only=True)
