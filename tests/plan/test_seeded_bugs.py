@@ -397,9 +397,9 @@ TIME: dict[str, Seed] = {
 GRADIENTS: dict[str, Seed] = {
     "downhill": around(gradient, "_gradient", lambda right, *a: -right(*a)),
     "only a sign": around(gradient, "_gradient", lambda right, *a: right(*a).sign()),
-    "bounds at the end only": rewritten(Gradient, "__call__", "actions.clamp_(-1, 1)", "actions.clamp_(-9, 9)"),
-    "steps never smaller": rewritten(Gradient, "__call__", "(1 - step / self.iterations)", "1.0"),
-    "the last plan not judged": rewritten(Gradient, "__call__", "search.judge(actions.detach())", "pass"),
+    "bounds at the end only": rewritten(Gradient, "run", "actions.clamp_(-1, 1)", "actions.clamp_(-9, 9)"),
+    "steps never smaller": rewritten(Gradient, "run", "(1 - step / self.iterations)", "1.0"),
+    "the last plan not judged": rewritten(Gradient, "run", "search.judge(actions.detach())", "pass"),
 }
 CHOICES: dict[str, Seed] = {
     "likeliest only": rewritten(Choices, "sample", "+ gumbel", "+ 0 * gumbel"),

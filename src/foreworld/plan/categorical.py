@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 
-from foreworld.core import WorldModel
 from foreworld.core.errors import ConfigError
 from foreworld.plan.noise import Noise, white
-from foreworld.plan.protocols import Objective, Plan, Warm
+from foreworld.plan.protocols import Plan
 from foreworld.plan.sampling import Choices, adapt, elite_weights
 from foreworld.plan.search import Search
+from foreworld.plan.searching import Searching
 
 
 @dataclass(frozen=True, kw_only=True)
-class CategoricalCEM:
+class CategoricalCEM(Searching):
     """Draw plans from a distribution over the classes of every step, and fit it to the best plans, again and again.
 
     Attributes:
@@ -45,7 +45,7 @@ class CategoricalCEM:
         True
     """
 
-    horizon: int = 12
+    kind = "discrete"
     candidates: int = 64
     iterations: int = 8
     elites: int = 8
@@ -73,16 +73,8 @@ class CategoricalCEM:
         return self.candidates * self.iterations
 
     @torch.no_grad()
-    def __call__(
-        self,
-        model: WorldModel[Any],
-        state: Any,
-        objective: Objective,
-        warm: Warm | None = None,
-        seconds: float | None = None,
-    ) -> Plan:
-        """Search for the best actions [B, H, A]; see `Planner`."""
-        search = Search(model, state, objective, horizon=self.horizon, warm=warm, seconds=seconds, kind="discrete")
+    def run(self, search: Search[Any]) -> Plan:
+        """Search for the best actions [B, H, A]."""
         return adapt(
             search,
             Choices.around(search.start, search.space, self.trust, self.unimix),

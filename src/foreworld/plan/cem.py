@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 
-from foreworld.core import WorldModel
 from foreworld.core.errors import ConfigError
 from foreworld.plan.noise import Coloured, Noise, white
-from foreworld.plan.protocols import Objective, Plan, Warm
+from foreworld.plan.protocols import Plan
 from foreworld.plan.sampling import Normals, adapt, elite_weights
 from foreworld.plan.search import Search
+from foreworld.plan.searching import Searching
 
 
 @dataclass(frozen=True, kw_only=True)
-class CEM:
+class CEM(Searching):
     """Draw plans from normal distributions, and fit these to the best plans, again and again.
 
     Attributes:
@@ -48,7 +48,7 @@ class CEM:
         (torch.Size([5, 10, 2]), 512, True)
     """
 
-    horizon: int = 12
+    kind = "vector"
     candidates: int = 64
     iterations: int = 8
     elites: int = 8
@@ -88,16 +88,8 @@ class CEM:
         return sum(self.sizes)
 
     @torch.no_grad()
-    def __call__(
-        self,
-        model: WorldModel[Any],
-        state: Any,
-        objective: Objective,
-        warm: Warm | None = None,
-        seconds: float | None = None,
-    ) -> Plan:
-        """Search for the best actions [B, H, A]; see `Planner`."""
-        search = Search(model, state, objective, horizon=self.horizon, warm=warm, seconds=seconds, kind="vector")
+    def run(self, search: Search[Any]) -> Plan:
+        """Search for the best actions [B, H, A]."""
         return adapt(
             search,
             Normals(search.start, torch.full_like(search.start, self.std), self.min_std),

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foreworld.core import WorldModel
 from foreworld.core.errors import ConfigError, MissingCapability
 from foreworld.plan.noise import Noise, white
-from foreworld.plan.protocols import Objective, Plan, Warm
+from foreworld.plan.protocols import Plan
 from foreworld.plan.search import GRADIENT_COST, Search
+from foreworld.plan.searching import Searching
 
 BETAS = (0.9, 0.95)
 """Adam's memories. Far from the optimum gradients are orders of magnitude larger: the usual 0.999 would remember them,
@@ -20,7 +20,7 @@ and take tiny steps, for longer than a plan takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gradient:
+class Gradient(Searching):
     """Climb the objective by Adam from the warm start, and from plans around it; steps beyond [-1, 1] are cut.
 
     The model's own weights get no gradient. Where a gradient is not finite, an action stays where it is.
@@ -37,7 +37,7 @@ class Gradient:
         Kingma and Ba, Adam, 2015, algorithm 1.
     """
 
-    horizon: int = 12
+    kind = "vector"
     candidates: int = 4
     iterations: int = 40
     lr: float = 0.1
@@ -57,20 +57,12 @@ class Gradient:
         """Rollouts for each environment; where the last update led is judged without a gradient."""
         return self.candidates * (GRADIENT_COST * self.iterations + 1)
 
-    def __call__(
-        self,
-        model: WorldModel[Any],
-        state: Any,
-        objective: Objective,
-        warm: Warm | None = None,
-        seconds: float | None = None,
-    ) -> Plan:
-        """Search for the best actions [B, H, A]; see `Planner`.
+    def run(self, search: Search[Any]) -> Plan:
+        """Search for the best actions [B, H, A].
 
         Raises:
             MissingCapability: the score has no gradient with respect to the actions.
         """
-        search = Search(model, state, objective, horizon=self.horizon, warm=warm, seconds=seconds, kind="vector")
         batch, horizon, width = search.start.shape
         noise = self.noise((batch, self.candidates - 1, horizon, width), search.start.device)
         start = search.start[:, None]

@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 
-from foreworld.core import WorldModel
 from foreworld.core.errors import ConfigError
 from foreworld.plan.noise import Noise, white
-from foreworld.plan.protocols import Objective, Plan, Warm
+from foreworld.plan.protocols import Plan
 from foreworld.plan.sampling import Normals, adapt, softmax_weights
 from foreworld.plan.search import Search
+from foreworld.plan.searching import Searching
 
 
 @dataclass(frozen=True, kw_only=True)
-class MPPI:
+class MPPI(Searching):
     """Draw plans from normal distributions, and fit these to all of them, weighted by exp(score / temperature).
 
     Scores are counted in deviations of the candidates' scores, so one temperature fits rewards of any scale.
@@ -37,7 +37,7 @@ class MPPI:
         Temporal Difference Learning for Model Predictive Control, 2022.
     """
 
-    horizon: int = 12
+    kind = "vector"
     candidates: int = 64
     iterations: int = 8
     temperature: float = 0.2
@@ -66,16 +66,8 @@ class MPPI:
         return self.candidates * self.iterations
 
     @torch.no_grad()
-    def __call__(
-        self,
-        model: WorldModel[Any],
-        state: Any,
-        objective: Objective,
-        warm: Warm | None = None,
-        seconds: float | None = None,
-    ) -> Plan:
-        """Search for the best actions [B, H, A]; see `Planner`."""
-        search = Search(model, state, objective, horizon=self.horizon, warm=warm, seconds=seconds, kind="vector")
+    def run(self, search: Search[Any]) -> Plan:
+        """Search for the best actions [B, H, A]."""
         return adapt(
             search,
             Normals(search.start, torch.full_like(search.start, self.std), self.min_std),

@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foreworld.core import WorldModel
 from foreworld.core.errors import ConfigError
 from foreworld.core.spaces import Space
 from foreworld.plan.noise import Noise, white
-from foreworld.plan.protocols import Objective, Plan, Warm
+from foreworld.plan.protocols import Plan
 from foreworld.plan.sampling import Choices, uniform_probs
 from foreworld.plan.search import Search
+from foreworld.plan.searching import Searching
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomShooting:
+class RandomShooting(Searching):
     """Draw plans evenly from all there are, numbers or choices, and take the best; one of them is the warm start.
 
     Attributes:
@@ -28,7 +28,6 @@ class RandomShooting:
         noise: what plans are made of; coloured noise makes actions that last.
     """
 
-    horizon: int = 12
     candidates: int = 512
     iterations: int = 1
     noise: Noise = white
@@ -47,16 +46,8 @@ class RandomShooting:
         return self.candidates * self.iterations
 
     @torch.no_grad()
-    def __call__(
-        self,
-        model: WorldModel[Any],
-        state: Any,
-        objective: Objective,
-        warm: Warm | None = None,
-        seconds: float | None = None,
-    ) -> Plan:
-        """Search for the best actions [B, H, A]; see `Planner`."""
-        search = Search(model, state, objective, horizon=self.horizon, warm=warm, seconds=seconds)
+    def run(self, search: Search[Any]) -> Plan:
+        """Search for the best actions [B, H, A]."""
         batch, horizon, width = search.start.shape
         tried = search.best[:, None]
         while search.iterations < self.iterations and search.going_on():
