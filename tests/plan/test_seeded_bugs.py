@@ -40,6 +40,7 @@ from foreworld.plan import (
     GoalDistance,
     Gradient,
     PredictedReturn,
+    QuasiNewton,
     SpreadPenalty,
     categorical,
     cem,
@@ -51,6 +52,7 @@ from foreworld.plan import (
     search,
     white,
 )
+from foreworld.plan.quasi_newton import Climb
 from foreworld.plan.sampling import Choices, Normals
 from foreworld.plan.search import Search
 
@@ -348,6 +350,53 @@ def check_gradient() -> None:
         at = np.clip(at + 0.4 * (1 - step / steps) * move, -1, 1)
 
 
+def check_quasi_newton() -> None:
+    """The bottom of a bent valley is found though a bound binds, and that of a narrow one though steps overshoot."""
+    target, near = torch.tensor([0.5, 3.0]), torch.tensor([0.2, 0.3])
+
+    def bent(one: Any) -> Any:
+        off = one.actions - target
+        return -(100 * (off[..., 0] + 0.3 * off[..., 1]) ** 2 + off[..., 1] ** 2 + off[..., 1] ** 4).sum(1)
+
+    def narrow(one: Any) -> Any:
+        off = one.actions - near
+        return -(100 * (off[..., 0] + 0.9 * off[..., 1]) ** 2 + off[..., 1] ** 2).sum(1)
+
+    plan = QuasiNewton(horizon=HORIZON, iterations=20)(EXACT, EXACT.initial(1), bent)
+    torch.testing.assert_close(plan.actions[0], torch.ones(HORIZON, 2), atol=1e-3, rtol=0)
+    plan = QuasiNewton(horizon=HORIZON, iterations=20, first=1.0)(EXACT, EXACT.initial(1), narrow)
+    torch.testing.assert_close(plan.actions[0], near.expand(HORIZON, 2), atol=1e-3, rtol=0)
+
+
+def check_climb() -> None:
+    """A step that brings too little is shortened to the top of the parabola; the curvature is then that of the step."""
+    climb = Climb.at_foot(torch.zeros(1, 2), 0.8)
+    score = lambda at: -(2 * (at - torch.tensor([0.2, 0.0])).square()).sum(1)  # noqa: E731
+    slope = lambda at: -4 * (at - torch.tensor([0.2, 0.0]))  # noqa: E731
+    for expected in ([0.0, 0.0], [0.8, 0.0]):
+        tried = climb.next()
+        torch.testing.assert_close(tried, torch.tensor([expected]))
+        climb.arrive(tried, score(tried), slope(tried))
+    assert climb.at.tolist() == [[0.0, 0.0]]  # twice too far: worse than the start
+    torch.testing.assert_close(climb.share, torch.tensor([0.25]))
+    torch.testing.assert_close(climb.curvature, 4 * torch.eye(2)[None])
+    torch.testing.assert_close(climb.direction, torch.tensor([[0.2, 0.0]]))
+
+
+def check_held_at_bounds() -> None:
+    """The step for actions that are free is Newton's own among them, whatever presses the others to their bounds."""
+    curvature = torch.tensor([[4.0, 1.0, 2.0], [1.0, 3.0, 0.5], [2.0, 0.5, 5.0]])[None]
+    slope = torch.tensor([[1.0, -2.0, 7.0]])
+    climb = Climb.at_foot(torch.tensor([[0.1, -0.2, 1.0]]), 0.1)
+    climb.slope, climb.curvature, climb.learned = slope, curvature, torch.tensor([True])
+    climb._aim()
+    free = torch.linalg.solve(curvature[0, :2, :2], slope[0, :2])
+    torch.testing.assert_close(climb.direction, torch.cat([free, torch.zeros(1)])[None])
+    climb.learned = torch.tensor([False])
+    climb._aim()
+    torch.testing.assert_close(climb.direction, torch.tensor([[0.05, -0.1, 0.0]]))
+
+
 def check_choices() -> None:
     """Samples have the stated probabilities, also where noise is extreme, and the fit has shares plus the uniform."""
     probs = torch.tensor([[[0.1, 0.6, 0.3]]])
@@ -395,11 +444,27 @@ TIME: dict[str, Seed] = {
     "the first round left out": rewritten(Search, "going_on", "self.iterations and", ""),
 }
 GRADIENTS: dict[str, Seed] = {
-    "downhill": around(gradient, "_gradient", lambda right, *a: -right(*a)),
-    "only a sign": around(gradient, "_gradient", lambda right, *a: right(*a).sign()),
+    "downhill": around(gradient, "slope_of", lambda right, *a: -right(*a)),
+    "only a sign": around(gradient, "slope_of", lambda right, *a: right(*a).sign()),
     "bounds at the end only": rewritten(Gradient, "run", "actions.clamp_(-1, 1)", "actions.clamp_(-9, 9)"),
     "steps never smaller": rewritten(Gradient, "run", "(1 - step / self.iterations)", "1.0"),
     "the last plan not judged": rewritten(Gradient, "run", "search.judge(actions.detach())", "pass"),
+}
+CURVATURES: dict[str, Seed] = {
+    "curvature never learned": around(Climb, "_learn", lambda right, *a: None),
+    "learned the wrong way round": around(Climb, "_learn", lambda right, self, m, f, seen: right(self, m, -f, seen)),
+    "bounds forgotten": rewritten(Climb, "next", ".clamp(-1, 1)", ""),
+}
+STEPS: dict[str, Seed] = {
+    "taken though worse": rewritten(Climb, "arrive", "(score >= self.score + ENOUGH * promised)", "(score == score)"),
+    "steps never shortened": rewritten(Climb, "arrive", "taken | lost, 1.0, shorter", "taken | lost, 1.0, 1.0"),
+    "not scaled at first": rewritten(Climb, "_learn", "torch.where(anew, scale, 1.0)", "(0 * scale + 1)"),
+    "slope of the last step": rewritten(Climb, "arrive", "self.slope - slope, seen", "slope - slope, seen"),
+}
+HELD: dict[str, Seed] = {
+    "none is held": rewritten(Climb, "_aim", "~((self.at.abs() >= 1) & (self.at * self.slope > 0))", "self.at < 9"),
+    "pressed on at bounds": rewritten(Climb, "_aim", "slope = self.slope * free", "slope = self.slope"),
+    "first step of another length": rewritten(Climb, "_aim", "plain = self.first * slope", "plain = slope"),
 }
 CHOICES: dict[str, Seed] = {
     "likeliest only": rewritten(Choices, "sample", "+ gumbel", "+ 0 * gumbel"),
@@ -449,6 +514,9 @@ BUGS: dict[Check, dict[str, Seed]] = {
     check_warm_start: WARM,
     check_warm_choices: WARM_CHOICES,
     check_gradient: GRADIENTS,
+    check_quasi_newton: CURVATURES,
+    check_climb: STEPS,
+    check_held_at_bounds: HELD,
     check_choices: CHOICES,
     check_noise: NOISE,
     check_budget: BUDGETS,
