@@ -42,9 +42,12 @@ from foreworld.plan import (
     PredictedReturn,
     QuasiNewton,
     SpreadPenalty,
+    TreeSearch,
     categorical,
     cem,
+    covering,
     gradient,
+    growing,
     mppi,
     objectives,
     protocols,
@@ -52,6 +55,9 @@ from foreworld.plan import (
     search,
     white,
 )
+from foreworld.plan import tree as tree_module
+from foreworld.plan.growing import Growing
+from foreworld.plan.nodes import Stepper
 from foreworld.plan.quasi_newton import Climb
 from foreworld.plan.sampling import Choices, Normals
 from foreworld.plan.search import Search
@@ -185,10 +191,10 @@ def leaked(right: Any, score: Any, elites: int) -> Any:
 
 def strangers(right: Any, self: Search[Any], candidates: Any) -> Any:
     """Dream every candidate from the start of another environment."""
-    before = self._state
-    self._state = tree.map(lambda leaf: leaf.roll(1, 0), before)
+    before = self.state
+    self.state = tree.map(lambda leaf: leaf.roll(1, 0), before)
     score = right(self, candidates)
-    self._state = before
+    self.state = before
     return score
 
 
@@ -208,7 +214,7 @@ SEARCHES: dict[str, Seed] = {
     "states dealt out in turn": around(
         search.tree, "repeat", lambda right, node, n: tree.map(lambda x: x.repeat(n, *[1] * (x.dim() - 1)), node)
     ),
-    "the worst for the best": rewritten(Search, "_remember", "score.max(1)", "score.min(1)"),
+    "the worst for the best": rewritten(Search, "remember", "score.max(1)", "score.min(1)"),
 }  # fmt: skip
 ELITES: dict[str, Seed] = {
     "elites leaked across environments": around(cem, "elite_weights", leaked),
@@ -274,9 +280,9 @@ def check_best_ever() -> None:
 
 
 BEST: dict[str, Seed] = {
-    "the best of the last round only": rewritten(Search, "_remember", "top > self.score", "top > -torch.inf"),
+    "the best of the last round only": rewritten(Search, "remember", "top > self.score", "top > -torch.inf"),
     "score of the last round": rewritten(
-        Search, "_remember", "torch.where(better, top.to(self.score), self.score)", "top"
+        Search, "remember", "torch.where(better, top.to(self.score), self.score)", "top"
     ),
 }
 
@@ -502,6 +508,108 @@ CATEGORICAL: dict[str, Seed] = {
     ),
 }
 
+
+# --- trees
+
+
+def forest() -> tuple[Finite, Any, Any]:
+    """Return a process, its states with a future, and what can be earned from them in 5 steps at a discount."""
+    model = Finite(seed=2)
+    at = model.futures[:-1].nonzero()[:, 0]
+    return model, model.at(at), model.optimum(at, 5, 0.9)[1]
+
+
+def check_covering() -> None:
+    """Everything is looked at, with ends, a discount and a value beyond the horizon."""
+    model, state, best = forest()
+    plan = TreeSearch(horizon=5, simulations=100)(model, state, PredictedReturn(discount=0.9))
+    torch.testing.assert_close(plan.score, best)
+    worth = PredictedReturn(discount=0.9)(fw.imagine(model, state, plan.actions))
+    torch.testing.assert_close(worth, best)
+    assert plan.rollouts < 60
+    values = torch.from_numpy(model.values(3, 0.9)[0][3]).float()
+    boot = PredictedReturn(discount=0.9, value=lambda feat: feat @ values)
+    torch.testing.assert_close(TreeSearch(horizon=2, simulations=100)(model, state, boot).score, best)
+
+
+def check_growing() -> None:
+    """Without covering, as many plans as there are find the best, and no step is taken twice."""
+    model, state, best = forest()
+    values = torch.from_numpy(model.values(2, 0.9)[0][2]).float()
+    boot = PredictedReturn(discount=0.9, value=lambda feat: feat @ values)
+    for objective, horizon in ((PredictedReturn(discount=0.9), 5), (boot, 3)):
+        plan = TreeSearch(horizon=horizon, simulations=200, cover=0.0)(model, state, objective)
+        torch.testing.assert_close(plan.score, best)
+        torch.testing.assert_close(objective(fw.imagine(model, state, plan.actions)), best)
+        assert plan.rollouts <= -(-sum(3**h for h in range(1, horizon + 1)) // horizon)
+
+
+def check_choosing() -> None:
+    """Inside the tree visits follow the improved policy, and places without a plan the prior and chance."""
+    visits, earned = np.array([[3, 1, 0]]), np.array([[2.0, 1.0, -np.inf]])
+    logits = np.log(np.array([[0.5, 0.25, 0.25]]))
+    weight = (growing.VISITS + 3) * growing.SCALE
+    expected = logits + weight * np.array([[1.0, 0.0, 2 / 3]])
+    np.testing.assert_allclose(growing.improved(logits, visits, earned), expected)
+    model, state, _ = forest()
+    with fw.seeded(0):
+        search = Search(model, state, RETURN, horizon=5)
+        trees = Growing(Stepper(search), state, 5)
+        trees.visits[0], trees.earned[0], trees.logits[0] = visits, earned, logits
+        raw = np.exp(expected[0]) / np.exp(expected[0]).sum()
+        none = np.array([[0.0, 0.0, 9.0]])
+        assert trees._select(np.array([0]), none)[0] == (raw - visits[0] / 5).argmax()
+        trees.over[0, 2] = True
+        assert trees._select(np.array([0]), none)[0] == (raw - visits[0] / 5)[:2].argmax()
+        assert trees._select(np.array([1]), none)[0] == 2
+
+
+def check_prior() -> None:
+    """The prior's favourite is drawn first."""
+    model, state, _ = forest()
+    for favourite in (1, 2):  # the first is that of the warm start
+        planner = TreeSearch(
+            horizon=1,
+            simulations=2,
+            considered=1,
+            cover=0.0,
+            prior=lambda feat, f=favourite: 100 * torch.eye(3)[[f] * len(feat)],
+        )
+        plan = planner(model, state, RETURN)
+        worth = torch.stack([RETURN(fw.imagine(model, state, torch.eye(3)[[a] * 10][:, None])) for a in (0, favourite)])
+        torch.testing.assert_close(plan.score, worth.amax(0))
+
+
+COVERING: dict[str, Seed] = {
+    "discount forgotten": rewritten(Stepper, "step", "self.objective.discount * cont", "cont"),
+    "ends ignored": rewritten(Stepper, "step", "* cont.float()", "* (0 * cont + 1).float()"),
+    "nothing is the same": around(
+        covering, "same", lambda right, states, owner: (torch.arange(len(owner)), torch.arange(len(owner)))
+    ),
+    "all is the same": around(
+        covering, "same", lambda right, states, owner: (torch.zeros(1, dtype=torch.long), torch.zeros_like(owner))
+    ),
+    "value forgotten": around(Stepper, "beyond", lambda right, self, feat: 0 * right(self, feat)),
+    "actions of another place": rewritten(covering, "_best", "plan[:, h] = taken", "plan[:, h] = taken.roll(1)"),
+}
+GROWING: dict[str, Seed] = {
+    "reward twice": rewritten(Growing, "_remember", "self._reward[child] +", "2 * self._reward[child] +"),
+    "value at the root": rewritten(Growing, "_visit", "if last else", "if not last else"),
+    "over too early": rewritten(Growing, "_remember", "self.over[at].all(1)", "self.over[at].any(1)"),
+    "most visited for best": rewritten(Growing, "best", "self.earned[node].argmax(1)", "self.visits[node].argmax(1)"),
+}
+CHOOSING: dict[str, Seed] = {
+    "what was not tried earned nothing": rewritten(growing, "improved", "scaled, mean)", "scaled, 0 * mean)"),
+    "mean without the prior": rewritten(growing, "improved", "_softmax(logits) * (visits > 0)", "1.0 * (visits > 0)"),
+    "visits ignored": rewritten(Growing, "_select", "share - visits / (1 + total)", "share"),
+    "what is over is chosen again": rewritten(Growing, "_select", "np.where(self.over[node], -np.inf, score)", "score"),
+    "no chance": rewritten(Growing, "_select", "logits + gumbel", "logits"),
+}
+PRIOR: dict[str, Seed] = {
+    "prior forgotten": rewritten(Growing, "_add", "self._prior is not None", "False"),
+    "the first choices in question": rewritten(tree_module, "considered", "-preferred - gained", "-gained"),
+}
+
 BUGS: dict[Check, dict[str, Seed]] = {
     check_return: RETURNS,
     check_goal: GOALS,
@@ -522,6 +630,10 @@ BUGS: dict[Check, dict[str, Seed]] = {
     check_budget: BUDGETS,
     check_time: TIME,
     check_categorical: CATEGORICAL,
+    check_covering: COVERING,
+    check_growing: GROWING,
+    check_choosing: CHOOSING,
+    check_prior: PRIOR,
 }
 
 

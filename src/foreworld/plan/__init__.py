@@ -18,3 +18,4 @@ from foreworld.plan.protocols import Planner as Planner
 from foreworld.plan.protocols import Warm as Warm
 from foreworld.plan.quasi_newton import QuasiNewton as QuasiNewton
 from foreworld.plan.shooting import RandomShooting as RandomShooting
+from foreworld.plan.tree import TreeSearch as TreeSearch
