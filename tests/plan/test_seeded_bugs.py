@@ -117,9 +117,9 @@ GOALS: dict[str, Seed] = {
         GoalDistance, "__call__", "self.goal.to(reached)", "self.goal[:1].expand_as(self.goal).to(reached)"
     ),
     "distance rewarded": around(GoalDistance, "__call__", lambda right, self, one: -right(self, one)),
-    "first step for last": rewritten(GoalDistance, "__call__", "far[:, -1]", "far[:, 0]"),
+    "first step for last": rewritten(GoalDistance, "__call__", "reached[:, -1:]", "reached[:, :1]"),
     "features for embeddings": rewritten(GoalDistance, "__call__", 'self.space == "feat"', "True"),
-    "last step by default": rewritten(GoalDistance, "__call__", "-far.sum(1)", "-far[:, -1]"),
+    "last step by default": rewritten(GoalDistance, "__call__", ".mean(-1).sum(1)", ".mean(-1)[:, -1]"),
 }
 SPREADS: dict[str, Seed] = {
     "disagreement rewarded": around(SpreadPenalty, "__call__", lambda right, self, one: -right(self, one)),

@@ -98,8 +98,8 @@ class GoalDistance:
                 f"{list(reached.shape)}; give one goal per environment"
             )
         goal = self.goal.to(reached).repeat_interleave(number, 0)  # candidates of an environment are adjacent
-        far = (reached - goal[:, None]).square().mean(-1)
-        return -far[:, -1] if self.over == "last" else -far.sum(1)
+        reached = reached[:, -1:] if self.over == "last" else reached
+        return -(reached - goal[:, None]).square().mean(-1).sum(1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,6 +79,7 @@ class Search(Generic[S]):
         self.best = self.space.one_hot(self.space.from_one_hot(self.start)) if discrete else self.start
         self.score = torch.full(shape[:1], -torch.inf, device=first.device)
         self.rollouts = self.iterations = 0
+        self._repeated: tuple[int, S] | None = None
 
     def going_on(self) -> bool:
         """Begin another round, if one that takes as long as the last is over in time; the first is always done."""
@@ -104,8 +105,9 @@ class Search(Generic[S]):
             ValueError: the objective returns no score per candidate.
         """
         batch, number = candidates.shape[:2]
-        states = tree.repeat(self.state, number)
-        dream = imagine(self.model, states, candidates.flatten(0, 1), keep=getattr(self.objective, "keep", ()))
+        dream = imagine(
+            self.model, self._states(number), candidates.flatten(0, 1), keep=getattr(self.objective, "keep", ())
+        )
         score = self.objective(dream)
         if score.shape != (batch * number,):
             raise ValueError(
@@ -115,6 +117,12 @@ class Search(Generic[S]):
         self.rollouts += number * (GRADIENT_COST if candidates.requires_grad else 1)
         self.remember(candidates.detach(), sound(score.detach()))
         return score
+
+    def _states(self, number: int) -> S:
+        """Repeat the start for so many candidates; models never write into it, so the next round has it too."""
+        if self._repeated is None or self._repeated[0] != number:
+            self._repeated = (number, tree.repeat(self.state, number))
+        return self._repeated[1]
 
     def remember(self, candidates: Tensor, score: Tensor) -> None:
         """Keep what is better than the best so far.
