@@ -3,7 +3,7 @@
 Six tasks: five bundled worlds and one unstable linear-quadratic system. The planner looks into the world itself (its
 true state, its true steps), plans 20 steps ahead, carries out the first action, and begins the next search from the
 rest of its plan; so it goes on for 50 steps from 10 starts. All planners start from the same states, and each step
-they have the same number of rollouts, up to 1,000 or up to 100. What counts is the return of the 50 steps. The
+they have up to as many rollouts as their name says. What counts is the return of the 50 steps. The
 difference to CEM with 1,000 comes with a 95 % interval: by bootstrap over starts, which are the same for both.
 
 Starts and chance are seeded with `--seed`, 1 by default; settings were chosen with seed 0.
@@ -71,10 +71,11 @@ TASKS: dict[str, Callable[[int, int], tuple[Any, Any]]] = {
 }
 
 PLANNERS: dict[str, Planner] = {
-    "random_shooting_1000": RandomShooting(horizon=HORIZON, candidates=1000),
+    "random_shooting_100": RandomShooting(horizon=HORIZON, candidates=100),
     "cem_1000": CEM(horizon=HORIZON, candidates=100, iterations=10, elites=10),
     "cem_100": CEM(horizon=HORIZON, candidates=33, iterations=3, elites=10),
-    "icem_100": ICEM(horizon=HORIZON, candidates=40, iterations=3, elites=10),
+    "icem_100": ICEM(horizon=HORIZON, candidates=33, iterations=4, elites=5),
+    "icem_300": ICEM(horizon=HORIZON, candidates=80, iterations=6, elites=8),
 }
 
 
@@ -128,11 +129,15 @@ def main() -> None:
     for task in TASKS:
         found = {name: episode(planner, task, size, args.seed) for name, planner in PLANNERS.items()}
         tasks[task] = {"gain": gain(found["icem_100"], found["cem_1000"]), "planners": found}
+    good = {
+        name: sum(gain(row["planners"][name], row["planners"]["cem_1000"])[0] >= 0 for row in tasks.values())
+        for name in PLANNERS
+    }
     result = {
         "made": {**environment(args.seed), "command": " ".join(["python", "benchmarks/receding.py", *sys.argv[1:]])},
         "cpu_seconds": round(time.process_time() - began),
         "settings": {"horizon": HORIZON, "starts": size.starts, "steps": size.steps},
-        "icem_at_least_as_good_on": sum(row["gain"][0] >= 0 for row in tasks.values()),
+        "tasks_at_least_as_good_as_cem_1000": good,
         "tasks": tasks,
     }
     if not args.quick:
