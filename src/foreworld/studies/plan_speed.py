@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import foreworld as fw
-from foreworld.core import Losses, Segment, Space, Spec, Step, state
+from foreworld.core import Losses, Segment, Space, Spec, Step, state, tree
 from foreworld.core.errors import MissingCapability
 from foreworld.plan import CEM, GoalDistance
+from foreworld.rollout import imagine
 from foreworld.studies.speed import count_flops, matmul_gflops, seconds
 
 EMBED, HIDDEN, ACTIONS = 192, 512, 10
@@ -163,9 +163,9 @@ class Planning:
     def costs(self, actions: Tensor) -> Tensor:
         """Return what candidates [B, N, H, A] cost [B, N]."""
         batch, number = actions.shape[:2]
-        states = fw.tree.repeat(Place(x=self.start[:batch]), number)
+        states = tree.repeat(Place(x=self.start[:batch]), number)
         with torch.no_grad():
-            dream = fw.imagine(self.model, states, actions.flatten(0, 1), keep=("embed",))
+            dream = imagine(self.model, states, actions.flatten(0, 1), keep=("embed",))
             return -self.objective(batch)(dream).reshape(batch, number)
 
     def flops(self, environments: int) -> int:
