@@ -112,14 +112,17 @@ RETURNS: dict[str, Seed] = {
     ),
 }
 GOALS: dict[str, Seed] = {
-    "goals dealt out in turn": rewritten(GoalDistance, "__call__", "repeat_interleave(number, 0)", "repeat(number, 1)"),
-    "one goal for all": rewritten(
-        GoalDistance, "__call__", "self.goal.to(reached)", "self.goal[:1].expand_as(self.goal).to(reached)"
+    "goals dealt out in turn": rewritten(
+        GoalDistance,
+        "__call__",
+        "reached.unflatten(0, (-1, number))",
+        "reached.unflatten(0, (number, -1)).transpose(0, 1)",
     ),
+    "one goal for all": rewritten(GoalDistance, "__call__", "self.goal.to(reached)", "self.goal[:1].to(reached)"),
     "distance rewarded": around(GoalDistance, "__call__", lambda right, self, one: -right(self, one)),
     "first step for last": rewritten(GoalDistance, "__call__", "reached[:, -1:]", "reached[:, :1]"),
     "features for embeddings": rewritten(GoalDistance, "__call__", 'self.space == "feat"', "True"),
-    "last step by default": rewritten(GoalDistance, "__call__", ".mean(-1).sum(1)", ".mean(-1)[:, -1]"),
+    "last step by default": rewritten(GoalDistance, "__call__", ".mean(-1).sum(-1)", ".mean(-1)[..., -1]"),
 }
 SPREADS: dict[str, Seed] = {
     "disagreement rewarded": around(SpreadPenalty, "__call__", lambda right, self, one: -right(self, one)),
@@ -203,7 +206,7 @@ SEARCHES: dict[str, Seed] = {
     "deviation ignored": rewritten(Normals, "sample", "self.std[:, None] * noise", "noise"),
     "deviation never fitted": around(Normals, "fitted", lambda right, self, *a: replace(right(self, *a), std=self.std)),
     "mean never fitted": around(Normals, "fitted", lambda right, self, *a: replace(right(self, *a), mean=self.mean)),
-    "variance for deviation": rewritten(Normals, "fitted", ".sum(1).sqrt()", ".sum(1)"),
+    "variance for deviation": rewritten(Normals, "fitted", ".sqrt()", ""),
     "no floor for the deviation": rewritten(Normals, "fitted", ".clamp(min=self.least)", ""),
     "momentum the wrong way round": rewritten(
         sampling, "_moved", "momentum * old + (1 - momentum) * new", "(1 - momentum) * old + momentum * new"

@@ -193,7 +193,7 @@ def softmax_weights(score: Tensor, temperature: float) -> Tensor:
 
 def _mean(weights: Tensor, values: Tensor) -> Tensor:
     """Sum values [B, N, ...] by weights [B, N]: as a matrix product, in one pass over them."""
-    return torch.einsum("bn,bnha->bha", weights, values)
+    return torch.einsum("bn,bnha->bha", weights.to(values), values)
 
 
 def _moved(old: Tensor, new: Tensor, weights: Tensor, momentum: float) -> Tensor:
