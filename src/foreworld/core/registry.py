@@ -24,7 +24,11 @@ _BUILTIN: dict[str, dict[str, str]] = {
         "dmc": "foreworld.envs.dmc:make_dmc",
         "foreworld": "foreworld.envs.worlds:make_world",
     },
-    "formats": {},
+    "formats": {
+        "minari": "foreworld.data.formats.minari:FORMAT",
+        "npz": "foreworld.data.formats.npz:FORMAT",
+        "robomimic": "foreworld.data.formats.robomimic:FORMAT",
+    },
     "sinks": {
         "tensorboard": "foreworld.train.sinks:TensorBoard",
         "trackio": "foreworld.train.sinks:trackio",
