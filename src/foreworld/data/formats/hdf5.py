@@ -218,7 +218,7 @@ def numbered(parent: Any, prefix: str) -> list[str]:
 
 def has(parent: Any, name: str) -> bool:
     """Say whether a group has an entry of a name, without following it."""
-    return parent.get(name, getlink=True, default=None) is not None
+    return parent.get(name, getlink=True) is not None
 
 
 def _member(parent: Any, name: str) -> Any:
@@ -226,11 +226,10 @@ def _member(parent: Any, name: str) -> Any:
     for home in homes:
         parent = group(parent, home)
     where = place(parent)
-    try:
-        link = parent.get(name, getlink=True)
-    except KeyError:
+    link = parent.get(name, getlink=True)
+    if link is None:
         known = list(islice(parent.keys(), 50))
-        raise DataError(f"{where}: {unknown('entry', name, known)}; it is needed") from None
+        raise DataError(f"{where}: {unknown('entry', name, known)}; it is needed")
     if type(link).__name__ != "HardLink":
         raise DataError(f"{where}/{name}: is a link, which is not followed; copy what it points to into the file")
     return parent[name]

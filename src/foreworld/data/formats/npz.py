@@ -1,8 +1,8 @@
 """Episodes as `.npz` files, one episode a file, as `numpy.savez` writes them: the format for one's own recordings.
 
 A file holds `obs/<key>` [T+1, ...] and `action` [T, ...], taken at the row before; and, where there are such, `reward`
-[T], `is_terminal` (one flag) and `truth/<key>` [T+1, ...]. Instead of `action` and `reward`, a recording that is aligned as
-foreworld stores it says `prev_action` and `prev_reward` with T+1 rows. Without either it is plain video.
+[T], `is_terminal` (one flag) and `truth/<key>` [T+1, ...]. Instead of `action` and `reward`, a recording that is
+aligned as foreworld stores it says `prev_action` and `prev_reward` with T+1 rows. Without either it is plain video.
 """
 
 from __future__ import annotations

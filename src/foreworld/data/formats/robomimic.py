@@ -1,7 +1,9 @@
 """robomimic's HDF5: demonstrations with several cameras and proprioception.
 
 `data/demo_<k>` holds T steps: `actions`, `rewards`, `dones`, `states` and `obs/<key>`, where row t is what was there
-before action t. What came after the last action is in `next_obs/<key>` alone; a file without it loses its last actions here.
+before action t. What came after the last action is in `next_obs/<key>` alone; a file without it loses its last actions
+here. `dones` is 1 at success, at the end of a demo, or both, as the file was made: by it alone, an end without future
+cannot be told from one that was cut off. It is believed unless a `Selection` says `cut`.
 
 Reference:
     Mandlekar et al., 2021, "What Matters in Learning from Offline Human Demonstrations for Robot Manipulation".
