@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import gymnasium as gym
@@ -12,6 +11,7 @@ from gymnasium import spaces
 from foreworld.core.errors import ConfigError, EnvironmentFault, MissingExtra, UnknownName
 from foreworld.core.registry import unknown
 from foreworld.core.spaces import TRUTH
+from foreworld.envs.mujoco import LEFT_OUT, RenderQuality, draw_without_screen, is_fast
 
 CAMERAS = {"quadruped": 2}
 """The camera that follows, where it is not number 0."""
@@ -41,6 +41,7 @@ class ControlSuite(gym.Env[dict[str, np.ndarray], np.ndarray]):
         repeat: int = 1,
         camera: int | None = None,
         plain: bool = False,
+        render_quality: RenderQuality = "full",
     ) -> None:
         """Open a task.
 
@@ -55,6 +56,7 @@ class ControlSuite(gym.Env[dict[str, np.ndarray], np.ndarray]):
             camera: which camera looks; None for the one that is usual.
             plain: draw without shadows, reflections and smooth edges: 3 to 12 times faster without a GPU, and not the
                 pictures of published results.
+            render_quality: `full`, or `fast`: as `plain`, and without the sky.
         """
         if not (proprio or image) or repeat < 1:
             raise ConfigError(f"dmc/{domain}-{task}: observe at least one of proprio and image, and repeat at least 1")
@@ -63,8 +65,9 @@ class ControlSuite(gym.Env[dict[str, np.ndarray], np.ndarray]):
         self._env: Any = suite.load(domain, task, task_kwargs={"random": 0})
         self._repeat, self._image, self._proprio, self._flat = repeat, image, proprio, flat
         self._camera = CAMERAS.get(domain, 0) if camera is None else camera
-        self._size, self._flags = image_size, PLAIN if plain else {}
-        if plain:
+        fast = is_fast(f"dmc/{domain}-{task}", render_quality)
+        self._size, self._flags = image_size, dict.fromkeys(LEFT_OUT, False) if fast else PLAIN if plain else {}
+        if plain or fast:
             self._env.physics.model.vis.quality.offsamples = 0
         fps = 1 / (self._env.control_timestep() * repeat)
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": fps, "frame_skip": repeat}
@@ -136,7 +139,7 @@ def make_dmc(env_id: str, *, image_size: int | None = 64, **options: Any) -> gym
     Args:
         env_id: for example `dmc/walker-walk`, `dmc/cartpole-swingup_sparse` or `dmc/cup-catch`.
         image_size: side of the picture; None for 64.
-        **options: `proprio`, `image`, `flat`, `repeat`, `camera` and `plain`, see `ControlSuite`.
+        **options: `proprio`, `image`, `flat`, `repeat`, `camera`, `plain` and `render_quality`, see `ControlSuite`.
 
     Returns:
         A `ControlSuite`.
@@ -146,8 +149,7 @@ def make_dmc(env_id: str, *, image_size: int | None = 64, **options: Any) -> gym
         UnknownName: no such task.
         EnvironmentFault: an option that does not exist, or no way to draw.
     """
-    if "MUJOCO_GL" not in os.environ and "DISPLAY" not in os.environ:
-        os.environ["MUJOCO_GL"] = "egl"  # without a screen, dm_control would look for one all the same
+    draw_without_screen()
     try:
         from dm_control import suite
     except ImportError as fault:
