@@ -11,7 +11,7 @@ from gymnasium import spaces
 from foreworld.core.errors import ConfigError, EnvironmentFault, MissingExtra, UnknownName
 from foreworld.core.registry import unknown
 from foreworld.core.spaces import TRUTH
-from foreworld.envs.mujoco import LEFT_OUT, RenderQuality, draw_without_screen, is_fast
+from foreworld.envs.mujoco import LEFT_OUT, RenderQuality, draw_without_screen, is_fast, lighten_model
 
 CAMERAS = {"quadruped": 2}
 """The camera that follows, where it is not number 0."""
@@ -67,7 +67,9 @@ class ControlSuite(gym.Env[dict[str, np.ndarray], np.ndarray]):
         self._camera = CAMERAS.get(domain, 0) if camera is None else camera
         fast = is_fast(f"dmc/{domain}-{task}", render_quality)
         self._size, self._flags = image_size, dict.fromkeys(LEFT_OUT, False) if fast else PLAIN if plain else {}
-        if plain or fast:
+        if fast:
+            lighten_model(self._env.physics.model)
+        elif plain:
             self._env.physics.model.vis.quality.offsamples = 0
         fps = 1 / (self._env.control_timestep() * repeat)
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": fps, "frame_skip": repeat}

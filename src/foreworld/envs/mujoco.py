@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal, cast
@@ -55,9 +56,8 @@ def is_fast(env_id: str, quality: str, image: bool = True) -> bool:
 
 
 def lighten_model(model: Any) -> None:
-    """Make a model draw without smooth edges, and without room for shadows; before the first picture."""
+    """Make a model draw without smooth edges; before the first picture."""
     model.vis.quality.offsamples = 0
-    model.vis.quality.shadowsize = 0
 
 
 def lighten_scene(scene: Any) -> None:
@@ -97,6 +97,19 @@ class Painter:
             lighten_scene(viewer.scn)
         return np.ascontiguousarray(self._env.render())
 
+    def close(self) -> None:
+        """Give back what draws, within its own context: in another's it would delete what that one draws with."""
+        for viewer in self._env.mujoco_renderer._viewers.values():
+            viewer.make_context_current()
+            viewer.con.free()
+            viewer.free()
+        self._env.mujoco_renderer._viewers.clear()
+
+    def __del__(self) -> None:
+        """Give it back also where nobody closed the environment."""
+        with suppress(Exception):
+            self.close()
+
 
 class Pictured(gym.Wrapper):
     """Add to a vector of Gymnasium's MuJoCo its picture, `image`, and `truth/state`, positions and velocities.
@@ -131,6 +144,11 @@ class Pictured(gym.Wrapper):
         obs, reward, over, cut, known = self.env.step(action)
         return self._seen(obs), reward, over, cut, known
 
+    def close(self) -> None:
+        """Give the simulator and what draws back."""
+        self._painter.close()
+        self.env.close()
+
     def _seen(self, obs: np.ndarray) -> dict[str, np.ndarray]:
         return {"obs": obs, "image": self._painter.draw(), TRUTH + "state": positions(self._inner.data)}
 
@@ -157,7 +175,7 @@ def make_mujoco(env_id: str, *, image_size: int | None = 64, **options: Any) -> 
         return gym.make(env_id, disable_env_checker=True, **options)
     draw_without_screen()
     size: dict[str, Any] = {} if image_size is None else {"width": image_size, "height": image_size}
-    made = gym.make(env_id, disable_env_checker=True, **({"render_mode": "rgb_array"} | size | options))
+    made = gym.make(env_id, disable_env_checker=True, **(size | {"render_mode": "rgb_array"} | options))
     return Pictured(made, env_id, fast)
 
 

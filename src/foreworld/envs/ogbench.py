@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -113,11 +113,12 @@ class OGBenchMaze(gym.Env[dict[str, np.ndarray], np.ndarray]):
 
     def render(self) -> np.ndarray:
         """Draw the maze from above, uint8 [H, W, 3]."""
+        maze: Any = self._maze
         if self._fast:
-            if self._maze.custom_renderer is None:
-                self._maze.initialize_renderer()
-            lighten_scene(self._maze.custom_renderer.scene)
-        return self._maze.render()
+            if maze.custom_renderer is None:
+                maze.initialize_renderer()
+            lighten_scene(cast(Any, maze.custom_renderer).scene)
+        return maze.render()
 
     def save(self) -> dict[str, np.ndarray]:
         """Return this moment: the simulation, the goal, steps taken, random numbers.
@@ -149,10 +150,17 @@ class OGBenchMaze(gym.Env[dict[str, np.ndarray], np.ndarray]):
         self.np_random = generator_from(fields["random/episodes"])
 
     def close(self) -> None:
-        """Give the simulator and the renderer back."""
-        if self._maze.custom_renderer is not None:
-            self._maze.custom_renderer.close()
+        """Give the simulator back, and what draws, within its own context: in another's it would delete that one's."""
+        renderer: Any = self._maze.custom_renderer
+        if renderer is not None and renderer._gl_context is not None:
+            renderer._gl_context.make_current()
+            renderer.close()
         self._maze.close()
+
+    def __del__(self) -> None:
+        """Give it back also where nobody closed the environment."""
+        with suppress(Exception):
+            self.close()
 
     def _seen(self, obs: np.ndarray) -> dict[str, np.ndarray]:
         found = {"obs": obs, "goal": self._goal, TRUTH + "state": positions(self._maze.data)}

@@ -125,7 +125,9 @@ class RoboticsMaze(gym.Env[dict[str, np.ndarray], np.ndarray]):
         self.np_random = generator_from(fields["random/starts"])
 
     def close(self) -> None:
-        """Give the simulator back."""
+        """Give the simulator and what draws back."""
+        if self._painter is not None:
+            self._painter.close()
         self._maze.close()
 
     def _seen(self, obs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
