@@ -56,12 +56,20 @@ def is_fast(env_id: str, quality: str, image: bool = True) -> bool:
 
 
 def lighten_model(model: Any) -> None:
-    """Make a model draw without smooth edges; before the first picture."""
+    """Make a model draw without smooth edges; before the first picture.
+
+    Args:
+        model: of MuJoCo.
+    """
     model.vis.quality.offsamples = 0
 
 
 def lighten_scene(scene: Any) -> None:
-    """Leave shadows, reflections and the sky out of a scene."""
+    """Leave shadows, reflections and the sky out of a scene.
+
+    Args:
+        scene: of MuJoCo.
+    """
     flags = import_module("mujoco").mjtRndFlag
     for name in LEFT_OUT:
         scene.flags[getattr(flags, f"mjRND_{name.upper()}")] = 0
@@ -180,7 +188,11 @@ def make_mujoco(env_id: str, *, image_size: int | None = 64, **options: Any) -> 
 
 
 def positions(data: Any) -> np.ndarray:
-    """Return positions and velocities [P + V] of a simulation."""
+    """Return positions and velocities [P + V] of a simulation.
+
+    Args:
+        data: of MuJoCo.
+    """
     return np.concatenate([data.qpos, data.qvel])
 
 
