@@ -65,6 +65,22 @@ def test_two_in_one_process_each_see_themselves() -> None:
 
 
 @needs_gl
+def test_the_control_suite_and_gymnasium_draw_in_one_process() -> None:
+    pytest.importorskip("dm_control")
+    ours, suites = (builder(name, image=True, image_size=24)() for name in (HOPPER, "dmc/cartpole-balance"))
+    alone = ours.reset(seed=0)[0]["image"], suites.reset(seed=0)[0]["image"]
+    assert all(picture.std() > 5 for picture in alone)
+    for _ in range(2):
+        assert np.array_equal(ours.reset(seed=0)[0]["image"], alone[0])
+        assert np.array_equal(suites.reset(seed=0)[0]["image"], alone[1])
+    suites.close()
+    del suites
+    gc.collect()
+    assert np.array_equal(ours.reset(seed=0)[0]["image"], alone[0])
+    ours.close()
+
+
+@needs_gl
 def test_fast_pictures_are_others_that_show_the_same_and_come_sooner() -> None:
     frames, seconds, obs = {}, {}, {}
     for quality in ("full", "fast"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 import gymnasium as gym
@@ -108,11 +110,19 @@ class ControlSuite(gym.Env[dict[str, np.ndarray], np.ndarray]):
     def render(self) -> np.ndarray:
         """Draw the body, uint8 [H, W, 3]."""
         size, flags = self._size, self._flags
+        _forget_context()
         return self._env.physics.render(size, size, camera_id=self._camera, render_flag_overrides=flags)
 
     def close(self) -> None:
-        """Give the simulator back."""
+        """Give the simulator and what draws back."""
+        _forget_context()
+        self._env.physics.free()
         self._env.close()
+
+    def __del__(self) -> None:
+        """Give it back also where nobody closed the environment."""
+        with suppress(Exception):
+            self.close()
 
     def _observe(self, observed: dict[str, Any]) -> dict[str, np.ndarray]:
         found = {TRUTH + "state": self._env.physics.get_state()}
@@ -133,6 +143,13 @@ class ControlSuite(gym.Env[dict[str, np.ndarray], np.ndarray]):
         """Give what the suite observes as vectors; what is empty is left out."""
         parts = {key: np.atleast_1d(value).astype(np.float32) for key, value in observed.items() if np.size(value)}
         return {"proprio": np.concatenate([part.ravel() for part in parts.values()])} if self._flat else parts
+
+
+def _forget_context() -> None:
+    """Let the suite make its own context current: it remembers whose turn it was, and knows of no others who draw."""
+    remembered: Any = import_module("dm_control._render.base")
+    remembered._CURRENT_CONTEXT_FOR_THREAD.clear()
+    remembered._CURRENT_THREAD_FOR_CONTEXT.clear()
 
 
 def make_dmc(env_id: str, *, image_size: int | None = 64, **options: Any) -> gym.Env:
