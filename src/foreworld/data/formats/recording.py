@@ -102,7 +102,8 @@ class Format:
     Attributes:
         name: as `--format` takes it.
         about: what it is, in a few words.
-        recognises: whether a file or folder looks like it; it opens no more than the head, and never raises.
+        recognises: whether a file or folder looks like it; it opens no more than the head, and raises nothing but
+            `MissingExtra`.
         opened: opens a source, which is read while the block lasts.
         write: writes episodes under a name that is free, and returns what could not be kept.
     """
