@@ -83,7 +83,7 @@ def stored(path: Path, spec: fw.Spec, lengths: list[int], seed: int) -> Dataset:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(spec=SPECS, lengths=st.lists(st.integers(1, 4), min_size=1, max_size=3), seed=st.integers(0, 999))
 def test_any_episodes_come_back_bit_by_bit(
     format: str, spec: fw.Spec, lengths: list[int], seed: int, tmp_path_factory: pytest.TempPathFactory

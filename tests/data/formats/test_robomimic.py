@@ -148,6 +148,21 @@ def test_what_was_collected_comes_back(env: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(again.column(name), data.column(name))
 
 
+def test_pictures_are_written_channels_last_whatever_they_were(tmp_path: Path) -> None:
+    data = fw.collect("foreworld/PushT-v0", episodes=1, max_steps=3, out=tmp_path / "d")
+    export_episodes(data, out=tmp_path / "x.hdf5", format="robomimic")
+    with h5py.File(tmp_path / "x.hdf5") as root:
+        stored = root["data/demo_0/obs/image"][()]
+        assert root["data/demo_0"].attrs["num_samples"] == 3 and stored.shape == (3, 64, 64, 3)
+        np.testing.assert_array_equal(np.moveaxis(stored, -1, 1), data.raw(0)["obs/image"][:-1])
+        np.testing.assert_array_equal(root["data/demo_0/states"][()], data.raw(0)["truth/state"][:-1])
+
+
+def test_states_that_are_empty_are_not_missed(demos: list[Demo], tmp_path: Path) -> None:
+    bare = [Demo(d.obs, d.action, d.reward, np.zeros((0, 0))) for d in demos]
+    assert import_episodes(write_demos(tmp_path / "x.hdf5", bare), out=tmp_path / "d").notes == ()
+
+
 def remove(name: str) -> Callable[[Any, Path], None]:
     def damage(root: Any, folder: Path) -> None:
         del root[name]

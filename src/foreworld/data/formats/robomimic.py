@@ -204,13 +204,14 @@ def _episode(demo: Any, plan: _Plan, notes: Notes) -> Episode | None:
     is_terminal = _is_terminal(demo, steps, plan.selection.cut, name, notes)
     if after is None:
         notes.add(TOO_SHORT if steps < 2 else NO_OUTCOME, name)
-    if has(demo, "states") and not plan.selection.states and not plan.stored:
+    if has(demo, "states") and not plan.selection.states and not plan.stored and plain(demo, "states").size:
         notes.add(NO_STATES, name)
     if not whole:
         action, reward, is_terminal = action[:-1], reward[:-1], False
     if not len(action):
         return None
-    obs = {key: space.to_rest(_rows(held, after, key, steps, whole)) for key, space in spec.obs.items()}
+    spaces = {key: _channels_last(space) if plan.stored else space for key, space in spec.obs.items()}
+    obs = {key: space.to_rest(_rows(held, after, key, steps, whole)) for key, space in spaces.items()}
     assert spec.action is not None
     if plan.stored and spec.action.kind == "discrete":
         action = _from_one_hot(place(taken), action, spec.action)
@@ -267,6 +268,11 @@ def _truth(demo: Any, plan: _Plan, steps: int) -> dict[str, np.ndarray]:
     return {key: array(demo, key, steps)[()] for key in plan.schema.truth}
 
 
+def _channels_last(space: Space) -> Space:
+    """Return a space whose pictures are [H, W, C], as robomimic wants them, whatever layout they came in."""
+    return replace(space, layout="hwc") if space.kind == "image" else space
+
+
 def _from_one_hot(where: str, action: np.ndarray, space: Space) -> np.ndarray:
     """Return the integers that an export wrote as one-hots."""
     if action.shape[1:] != (space.width,):
@@ -277,7 +283,8 @@ def _from_one_hot(where: str, action: np.ndarray, space: Space) -> np.ndarray:
 def write(data: Dataset, path: Path, progress: Progress | None = None) -> tuple[str, ...]:
     """Write episodes as demonstrations, the schema beside them, so that reading gives the same dataset again.
 
-    Integer actions are written as one-hots, as robomimic learns numbers only. `dones` is 1 where the world ended.
+    Pictures are written [H, W, C]. Integer actions are written as one-hots, as robomimic learns numbers only. `dones`
+    is 1 where the world ended.
 
     Args:
         data: the episodes.
@@ -319,7 +326,7 @@ def _write_demo(demo: Any, data: Dataset, number: int, action: Space) -> None:
     dones[-1] = found.is_terminal
     demo["dones"] = dones
     for key, rows in found.obs.items():
-        seen = spec.obs[key].from_rest(rows)
+        seen = _channels_last(spec.obs[key]).from_rest(rows)
         _write_array(demo, f"obs/{key}", seen[:-1])
         _write_array(demo, f"next_obs/{key}", seen[1:])
     for key, rows in found.truth.items():
