@@ -82,14 +82,14 @@ class _Plan:
 
 
 def recognises(path: Path) -> bool:
-    """Say whether a file is HDF5 with a group `data` of demos."""
+    """Say whether a file is HDF5 with a group `data` of demos, or too broken to tell, which opening it will say."""
     if not is_hdf5(path):
         return False
     try:
         with reading(path) as root:
             return has(root, "data") and any(name.startswith(DEMO) for name in group(root, "data"))
     except DataError:
-        return False
+        return True
 
 
 @contextmanager
