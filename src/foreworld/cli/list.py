@@ -20,6 +20,23 @@ from foreworld.train.checkpoint import list_checkpoints, updates_of
 from foreworld.train.run import CHECKPOINTS, CONFIG
 from foreworld.worlds.catalogue import WORLDS
 
+ADAPTED = {
+    "gym_pusht": (
+        "gym_pusht/PushT-v0",
+        "foreworld",
+        "gym_pusht/PushT-v0",
+        "push a T onto its outline; vectors or pictures",
+    ),
+    "ogbench": ("ogbench/...", "foreworld", "ogbench/pointmaze-medium-v0", "mazes of OGBench; vectors or pictures"),
+    "robotics": (
+        "PointMaze_...",
+        "foreworld",
+        "PointMaze_UMaze-v3",
+        "mazes of Gymnasium-Robotics; vectors or pictures",
+    ),
+}
+"""What opens environments of other packages with goals: ids, who made the adapter, an example, what it is."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class List:
@@ -85,6 +102,8 @@ def _envs() -> tuple[list[str], list[list[str]]]:
             rows.append(["crafter/...", "foreworld", "crafter/reward", "survival with 22 achievements; pictures"])
         elif name == "dmc":
             rows.append(["dmc/...", "foreworld", "dmc/walker-walk", "DeepMind Control Suite; vectors or pictures"])
+        elif name in ADAPTED:
+            rows.append(list(ADAPTED[name]))
         else:
             rows.append([f"{name}/...", "foreworld", name, ""])
     return ["id", "made by", "example", "what it is"], rows

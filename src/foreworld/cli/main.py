@@ -11,6 +11,8 @@ from foreworld import __version__
 VERBS = {
     "demo": "play Atari, learn a world model in minutes, and show its dreams beside the truth",
     "collect": "let a policy act in an environment and store the episodes",
+    "import": "make a dataset out of files: robomimic, Minari, npz",
+    "export": "write a dataset for other tools: robomimic, Minari, npz",
     "check": "say whether a dataset can be trained on: shifted actions, damage, frozen frames, NaN",
     "inspect": "show what a dataset or a run holds",
     "list": "list model families, sizes, environments, and the runs in a folder",
@@ -22,6 +24,9 @@ VERBS = {
     "act": "let a trained agent act, print its return with an interval, and write a clip",
     "bench": "measure how fast training, imagination, sampling and collection run here",
 }
+
+MODULES = {"import": "import_"}
+"""Verbs whose module has another name, as theirs is a word of Python."""
 
 EXAMPLES = """examples:
   foreworld demo
@@ -70,7 +75,7 @@ def _main(args: list[str]) -> int:
     if verb not in VERBS:
         return _fail("", unknown("verb", verb, list(VERBS)))
     try:
-        return import_module(f"foreworld.cli.{verb}").run(rest) or 0
+        return import_module(f"foreworld.cli.{MODULES.get(verb, verb)}").run(rest) or 0
     except ForeworldError as error:
         return _fail(verb, str(error))
     except BrokenPipeError:

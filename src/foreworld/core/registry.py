@@ -23,8 +23,15 @@ _BUILTIN: dict[str, dict[str, str]] = {
         "crafter": "foreworld.envs.crafter:make_crafter",
         "dmc": "foreworld.envs.dmc:make_dmc",
         "foreworld": "foreworld.envs.worlds:make_world",
+        "gym_pusht": "foreworld.envs.pusht:make_pusht",
+        "ogbench": "foreworld.envs.ogbench:make_ogbench",
+        "robotics": "foreworld.envs.robotics:make_robotics",
     },
-    "formats": {},
+    "formats": {
+        "minari": "foreworld.data.formats.minari:FORMAT",
+        "npz": "foreworld.data.formats.npz:FORMAT",
+        "robomimic": "foreworld.data.formats.robomimic:FORMAT",
+    },
     "sinks": {
         "tensorboard": "foreworld.train.sinks:TensorBoard",
         "trackio": "foreworld.train.sinks:trackio",
