@@ -20,6 +20,7 @@ VERBS = {
     "horizon": "say how many steps may be trusted: measured on trajectories, or from an error per step",
     "agent": "train an agent in the dreams of a world model that learns from what it does",
     "act": "let a trained agent act, print its return with an interval, and write a clip",
+    "plan": "act by planning with a world model, beside random actions, random shooting and an oracle",
     "bench": "measure how fast training, imagination, sampling and collection run here",
 }
 
@@ -30,6 +31,7 @@ EXAMPLES = """examples:
   foreworld eval --run runs/first --data episodes
   foreworld imagine --run runs/first --data episodes --out dream.mp4
   foreworld agent --env CartPole-v1 --out runs/cartpole
+  foreworld plan --run runs/cartpole
 """
 
 BAD_INPUT = 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -12,7 +12,7 @@ from foreworld.core import WorldModel
 from foreworld.core.errors import ConfigError
 from foreworld.plan.cem import CEM
 from foreworld.plan.gradient import Gradient
-from foreworld.plan.protocols import Objective, Plan, Planner, Warm
+from foreworld.plan.protocols import Objective, Plan, Planner, Warm, kind_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,11 @@ class Hybrid:
             raise ConfigError(
                 f"hybrid: both planners need the same horizon, found {self.first.horizon} and {self.second.horizon}"
             )
+
+    @property
+    def kind(self) -> Literal["vector", "discrete"] | None:
+        """The kind of actions that both can choose; None is any."""
+        return kind_of(self.first) or kind_of(self.second)
 
     @property
     def horizon(self) -> int:
