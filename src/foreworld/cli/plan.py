@@ -148,7 +148,7 @@ def _plan(args: Any, source: Source, planner: Any) -> None:
     with closing(env):
         player = Player(source.model, env, goal, args.objective, source.agent)
         film = PlanFilm(player) if args.out is not None and can_film_plans() else None
-        out = None if args.out is None else claim_output(args.out, args.overwrite)
+        out = None if args.out is None else claim_output(args.out, args.overwrite)  # before anything is played
         with Display(f"plan {env.env_id}", "episodes", quiet=args.json) as display:
             found = study_planning(
                 player,

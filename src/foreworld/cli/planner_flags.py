@@ -90,7 +90,7 @@ def _is_planner(value: Any) -> bool:
 
 def settings_of(planner: Any) -> dict[str, Any]:
     """Return all settings of a planner as plain values; what is none is named."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in ((one.name, getattr(planner, one.name)) for one in fields(planner)):
         if _is_planner(value):
             found[name] = {"planner": type(value).__name__} | settings_of(value)

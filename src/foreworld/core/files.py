@@ -35,7 +35,7 @@ from foreworld.core.errors import DataError, ForeworldError, OutputExists, Write
 MANIFEST = "manifest.json"
 SEAL = "sha256"
 """Field of a sealed JSON file that holds the hash of all others."""
-OURS = ("config.json", "schema.json", "episodes")
+OURS = ("config.json", "schema.json", "episodes", "plan.json")
 """One of these lies in every folder that foreworld writes: a run, a dataset, an interrupted demo."""
 
 LARGEST_JSON = 12 * 2**20

@@ -108,7 +108,7 @@ def play(
         seed: of the episodes.
         judge: says how near the goal is; an episode is over where it is reached.
         progress: called with (episodes done, episodes).
-        watch: shown all rows, after the policy has chosen.
+        watch: shown all rows, after the policy has chosen; the very last ones too, for which nothing is chosen.
 
     Returns:
         What came of the episodes.
@@ -120,6 +120,8 @@ def play(
         if progress is not None:
             progress(board.done, episodes)
         if board.done == episodes:
+            if watch is not None:
+                watch(shown)
             return board.trials()
         actions = policy(shown)
         if watch is not None:
