@@ -56,7 +56,7 @@ class PlanProgram(nn.Module):
         shapes: [B, N, H, A] of the standard normal numbers of every round.
 
     Raises:
-        ConfigError: the planner draws by itself, so that nothing could be handed in.
+        ConfigError: the planner draws by itself, so that nothing could be handed in, or climbs gradients.
     """
 
     def __init__(self, model: WorldModel[Any], planner: Planner, objective: Objective, batch: int) -> None:
@@ -64,7 +64,9 @@ class PlanProgram(nn.Module):
         super().__init__()
         made: Any = planner
         if NOISE not in {one.name for one in fields(made)}:
-            raise ConfigError(f"export: {type(planner).__name__} takes no noise from outside; export one that does, as CEM")
+            raise ConfigError(
+                f"export: {type(planner).__name__} takes no noise from outside; export one that does, as CEM"
+            )
         self.model: Any = model
         self.planner, self.objective = made, objective
         self.shapes: list[tuple[int, int, int, int]] = []
@@ -91,13 +93,20 @@ class PlanProgram(nn.Module):
         return [made(shape, device) for shape in self.shapes]
 
     def _draw(self, batch: int) -> None:
+        def judged(dream: Any) -> Tensor:
+            if dream.actions.requires_grad:
+                raise ConfigError(
+                    "export: a planner that climbs gradients is no program; export one that samples, as CEM"
+                )
+            return self.objective(dream)
+
         def noted(shape: tuple[int, int, int, int], device: torch.device) -> Tensor:
             self.shapes.append(shape)
             return torch.randn(shape, device=device)
 
         state = self.model.initial(batch)
         with seeded(0), deterministic():
-            replace(self.planner, noise=noted)(self.model, state, self.objective)
+            replace(self.planner, noise=noted)(self.model, state, judged)
 
     def _search(self, state: Any, warm: Tensor, given: Iterator[Tensor]) -> Plan:
         planner = replace(self.planner, noise=lambda shape, device: next(given))
@@ -144,7 +153,8 @@ def export_plan(
     """Export a whole search, all rounds of it, with the noise as an input.
 
     Planners that search by samples can be exported: random shooting, CEM, iCEM, MPPI, categorical CEM. Those that climb
-    gradients cannot, nor does a program know of a time limit or of elites of an earlier search.
+    gradients cannot, nor does a program know of a time limit or of elites of an earlier search. Models whose kernels
+    write in place, as those of the RSSM, need `torch.no_grad()` where the program is run.
 
     Args:
         model: a world model with actions; it dreams by its modes.
@@ -157,7 +167,7 @@ def export_plan(
         that it was made from, which does the same in Python and draws the noise.
 
     Raises:
-        ConfigError: the planner takes no noise from outside.
+        ConfigError: the planner takes no noise from outside, or climbs gradients.
         SpecError: the model takes no actions, or others than the planner chooses.
 
     Example:

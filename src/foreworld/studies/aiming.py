@@ -107,6 +107,8 @@ class Player:
         self.model, self.env, self.worth = model, env, worth
         self.world = rebuild(env.env_id, env.options) if env.env_id in WORLDS else None
         self._exact = isinstance(model, Simulated)
+        if self._exact and isinstance(goal, Path):
+            raise ConfigError("--goal: the world itself plans to states, not to pictures; give coordinates, or a run")
         self.shown = picture(goal, model.spec) if isinstance(goal, Path) else None
         if worth.spread:
             require(model, "spread", "a penalty for disagreement")
@@ -117,8 +119,6 @@ class Player:
         self._objective = None
         if not self._exact:
             require(model, "embed", "planning to a goal")
-        elif self.shown is not None:
-            raise ConfigError("--goal: the world itself plans to states, not to pictures; give coordinates, or a run")
         if self.shown is None and not isinstance(self.world, Aiming):
             raise ConfigError(f"{env.env_id}: has no goal of its own; give --goal reward or a picture")
         self.judge = self._picture_judge() if self.shown is not None else _world_judge(cast(Aiming, self.world))

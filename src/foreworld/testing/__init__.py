@@ -32,6 +32,10 @@ from foreworld.testing.kit import Check as Check
 from foreworld.testing.kit import CheckResult as CheckResult
 from foreworld.testing.kit import check_world_model as check_world_model
 from foreworld.testing.kit import parametrize_conformance as parametrize_conformance
+from foreworld.testing.planners import PLANNER_CHECKS as PLANNER_CHECKS
+from foreworld.testing.planners import PlannerFactory as PlannerFactory
+from foreworld.testing.planners import Problem as Problem
+from foreworld.testing.planners import check_planner as check_planner
 from foreworld.testing.samples import random_actions as random_actions
 from foreworld.testing.samples import random_segment as random_segment
 from foreworld.testing.samples import specs as specs

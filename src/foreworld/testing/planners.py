@@ -97,8 +97,12 @@ def check_plan_shapes(make: PlannerFactory, problem: Problem) -> None:
         expect(not plan.actions.requires_grad, "actions carry a gradient")
         for name, dtype in (("score", plan.actions.dtype), ("fell_back", torch.bool)):
             leaf = getattr(plan, name)
-            expect(leaf.shape == (BATCH,) and leaf.dtype == dtype, f"{name} is {leaf.dtype} of shape {tuple(leaf.shape)}")
-        expect(make(horizon).horizon == horizon, f"the horizon is {make(horizon).horizon} where {horizon} was asked for")
+            expect(
+                leaf.shape == (BATCH,) and leaf.dtype == dtype, f"{name} is {leaf.dtype} of shape {tuple(leaf.shape)}"
+            )
+        expect(
+            make(horizon).horizon == horizon, f"the horizon is {make(horizon).horizon} where {horizon} was asked for"
+        )
         expect(not plan.fell_back.any(), "fell back where all scores are finite")
         told = RETURN(imagine(problem.model, problem.start, plan.actions))
         expect_same(plan.score, told, "the score is what the objective says of the actions")
@@ -167,7 +171,9 @@ def check_plans_independent(make: PlannerFactory, problem: Problem) -> None:
         "scores": _planned(make(HORIZON), problem, lambda dream: _spoilt(dream, torch.nan, slice(1, 2))),
     }.items():
         for row in (0, 2):
-            expect_same(plan.actions[row], before.actions[row], f"row 1 had another {what}, row {row} should not notice")
+            expect_same(
+                plan.actions[row], before.actions[row], f"row 1 had another {what}, row {row} should not notice"
+            )
 
 
 def check_budget(make: PlannerFactory, problem: Problem) -> None:
@@ -184,7 +190,9 @@ def check_time_limit(make: PlannerFactory, problem: Problem) -> None:
     planner = make(HORIZON)
     slow = replace(problem, model=_Counted(problem.model, nap=NAP / HORIZON))
     whole = _planned(planner, problem, seconds=3600.0)
-    expect(whole.rollouts == planner.budget, f"with time enough {whole.rollouts} of {planner.budget} rollouts were spent")
+    expect(
+        whole.rollouts == planner.budget, f"with time enough {whole.rollouts} of {planner.budget} rollouts were spent"
+    )
     if whole.iterations < 3:
         raise Inapplicable("the search has fewer than three rounds")
     none = _planned(planner, slow, seconds=0.0)
