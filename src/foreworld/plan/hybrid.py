@@ -71,8 +71,9 @@ class Hybrid:
         """Search for the best actions [B, H, A]; see `Planner`."""
         begun = time.monotonic()
         broad = self.first(model, state, objective, warm, seconds)
-        left = None if seconds is None else seconds - (time.monotonic() - begun)
-        if left is not None and left <= 0:
+        spent = time.monotonic() - begun
+        left = None if seconds is None else seconds - spent
+        if left is not None and left < spent / broad.iterations:  # the first round of the second would come too late
             return broad
         fine = self.second(model, state, objective, broad.after(0), left)
         better = fine.score > broad.score

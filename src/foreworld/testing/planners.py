@@ -32,8 +32,8 @@ NAP = 0.01
 """Seconds that a round takes at least, where time matters."""
 AHEAD = 8
 """Actions in a plan where planners are compared with random shooting: too many to try all of them."""
-SEEDS = (1, 2, 3, 4, 5, 6)
-"""Of the problems on which they are compared."""
+SEEDS, STARTS = (1, 2, 3, 4, 5, 6, 7, 8), 8
+"""Of the problems on which they are compared, and from how many states each."""
 MARGIN = 1.1
 """A planner may lose this many times what random shooting loses: what they are judged by is drawn at random."""
 
@@ -57,34 +57,36 @@ class Problem:
     optimum: Tensor
 
 
-def numbers_problem(seed: int = 3, horizon: int = HORIZON, far: float = 1.0) -> Problem:
+def numbers_problem(seed: int = 3, horizon: int = HORIZON, batch: int = BATCH, far: float = 1.0) -> Problem:
     """Return a linear-quadratic problem with two actions.
 
     Args:
         seed: of the system.
         horizon: actions that lead to the optimum.
+        batch: how many starts.
         far: times the states from which the best plan stays just within bounds.
 
     Returns:
         The problem; its optimum is without bounds.
     """
     model = Quadratic(seed=seed)
-    x = far * model.starts(BATCH, horizon, seed=seed)
+    x = far * model.starts(batch, horizon, seed=seed)
     return Problem(name="numbers", model=model, start=model.at(x), optimum=model.optimum(x, horizon)[1])
 
 
-def choices_problem(seed: int = 1, horizon: int = HORIZON) -> Problem:
+def choices_problem(seed: int = 1, horizon: int = HORIZON, batch: int = BATCH) -> Problem:
     """Return a decision process with ends, under choices.
 
     Args:
         seed: of the process.
         horizon: actions that lead to the optimum.
+        batch: how many starts, at most 10.
 
     Returns:
         The problem.
     """
     model = Finite(seed=seed, states=12, actions=4)
-    at = model.futures[:-1].nonzero()[:BATCH, 0]
+    at = model.futures[:-1].nonzero()[:batch, 0]
     return Problem(name="choices", model=model, start=model.at(at), optimum=model.optimum(at, horizon)[1])
 
 
@@ -219,7 +221,7 @@ def check_beats_shooting(make: PlannerFactory, problem: Problem) -> None:
     planner, lost = make(AHEAD), [0.0, 0.0]
     shooting = RandomShooting(horizon=AHEAD, candidates=planner.budget)
     for seed in SEEDS:
-        drawn = (numbers_problem if problem.name == "numbers" else choices_problem)(seed, AHEAD)
+        drawn = (numbers_problem if problem.name == "numbers" else choices_problem)(seed, AHEAD, STARTS)
         for i, one in enumerate((planner, shooting)):
             gap = drawn.optimum - _planned(one, drawn, seed=seed).score
             lost[i] += float((gap / drawn.optimum.abs().clamp(min=1.0)).mean()) / len(SEEDS)
