@@ -13,7 +13,7 @@ VERBS = {
     "collect": "let a policy act in an environment and store the episodes",
     "check": "say whether a dataset can be trained on: shifted actions, damage, frozen frames, NaN",
     "inspect": "show what a dataset or a run holds",
-    "list": "list model families, sizes, environments, and the runs in a folder",
+    "list": "list model families, sizes, planners, environments, and the runs in a folder",
     "train": "train a world model on stored episodes",
     "eval": "measure open-loop error against trivial baselines, write a report",
     "imagine": "write a video of a dream beside the truth",

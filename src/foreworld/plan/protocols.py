@@ -110,7 +110,11 @@ class Planner(Protocol):
 
 
 def kind_of(planner: Planner) -> Literal["vector", "discrete"] | None:
-    """Return the kind of actions that a planner can choose; None is any."""
+    """Return the kind of actions that a planner can choose; None is any.
+
+    Args:
+        planner: anybody's; its attribute `kind` says so.
+    """
     return getattr(planner, "kind", None)
 
 

@@ -1,7 +1,8 @@
-"""The conformance kit: does a world model keep the protocol, and does what is stored survive faults?
+"""The conformance kit: does a world model, or a planner, keep the protocol, and does what is stored survive faults?
 
 Every check of `CHECKS` takes `make`, which builds a fresh model for a spec, and the `spec` to check it on. It raises
 `NonConforming` with what was compared and where it differs, or `Inapplicable` where it does not concern the model.
+Likewise every check of `PLANNER_CHECKS`, with `make`, which builds a planner with a horizon, and a `Problem`.
 """
 
 from foreworld.testing.alignment import check_alignment as check_alignment
