@@ -6,6 +6,9 @@ No actor is asked anything. Two models:
 - `cartpole`: the world model of a Dreamer agent that took 6,000 steps in CartPole-v1; with what the agent's critic
   expects after the horizon, and without.
 
+And bundled worlds that plan with themselves, never wrong about the future, to their own goals: what is missing there is
+the search, or the objective.
+
 Every cell is one `foreworld plan`, all from the same starts. What is done is kept in --work, episodes, runs and cells:
 interrupted, the same command goes on. Latency is that of 10 environments planned for in one batch, but for the cells
 with a deadline, on whatever else the machine did meanwhile (`load`).
@@ -29,6 +32,7 @@ from foreworld.train.run import environment
 
 RESULT = Path(__file__).resolve().parent / "results" / "planning.json"
 SAMPLES = ["--candidates", "64", "--iterations", "3"]
+ICEM = ["--planner", "icem", *SAMPLES]
 CHOICES = ["--candidates", "32", "--iterations", "3", "--elites", "6"]
 ALONE, ONE = "--no-floors", ["--num-envs", "1", "--deadline-ms", "50"]
 
@@ -45,6 +49,12 @@ MODELS: dict[str, list[str]] = {
 }
 """What makes the models."""
 
+
+def exact(world: str) -> list[str]:
+    """Return the flags of planning with a bundled world itself, to its own goals."""
+    return ["--exact", "--env", f"foreworld/{world}-v0", "--episodes", "40", "--num-envs", "20"]
+
+
 PENDULUM = ["--run", "pendulum", "--env", "Pendulum-v1"]
 CARTPOLE = ["--run", "cartpole", "--env", "CartPole-v1"]
 CELLS: dict[str, list[str]] = {
@@ -57,6 +67,10 @@ CELLS: dict[str, list[str]] = {
     "cartpole, horizon 15, no critic": [*CARTPOLE, *CHOICES, "--horizon", "15", "--objective.no-critic"],
     "cartpole, horizon 5, no critic": [*CARTPOLE, *CHOICES, "--horizon", "5", "--objective.no-critic", ALONE],
     "cartpole, horizon 5, critic": [*CARTPOLE, *CHOICES, "--horizon", "5"],
+    "PointMaze, cem": [*exact("PointMaze"), "--planner", "cem", *SAMPLES, "--horizon", "20", "--execute", "4"],
+    "PointMazeMedium, icem": [*exact("PointMazeMedium"), *ICEM, "--horizon", "40", "--execute", "5"],
+    "Reach, categorical cem": [*exact("Reach"), *SAMPLES, "--horizon", "12", "--execute", "4"],
+    "TwoRooms, icem": [*exact("TwoRooms"), *ICEM, "--horizon", "20", "--execute", "5"],
 }
 
 
@@ -97,11 +111,11 @@ def show(cells: dict[str, Any]) -> None:
     for name, cell in cells.items():
         floors = "".join(
             f", {what} {cell[key]:.4g}"
-            for what, key in (("random", "random_floor"), ("shooting", "shooting_floor"))
+            for what, key in (("random", "random_floor"), ("shooting", "shooting_floor"), ("oracle", "oracle"))
             if cell[key] is not None
         )
         print(
-            f"{name}: {cell['mean_return']:.4g} ({cell['ci_low']:.4g} to {cell['ci_high']:.4g}){floors}; "
+            f"{name}: {cell[cell['measure']]:.4g} ({cell['ci_low']:.4g} to {cell['ci_high']:.4g}){floors}; "
             f"{cell['latency_ms_p50']:.3g} ms, 95 % {cell['latency_ms_p95']:.3g} ms, "
             f"{cell['deadline_misses']} of {cell['decisions']} too late"
         )

@@ -47,7 +47,8 @@ def exact_source(env: str, options: dict[str, Any]) -> Source:
     world: Any = rebuild(env, options)
     if world.action is None:
         raise ConfigError(f"--exact: {env} takes no action, so that there is nothing to plan")
-    return Source(model=Simulated(world), agent=None, env=env, options=options, updates=0)
+    model = Simulated(world)
+    return Source(model=model, agent=None, env=env, options=_seen(model.spec) | options, updates=0)
 
 
 def run_source(run: Path, env: str, options: dict[str, Any], device: str) -> Source:
