@@ -10,6 +10,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -88,6 +89,13 @@ def answer(capsys: pytest.CaptureFixture[str], *argv: str) -> dict[str, Any]:
     return json.loads(capsys.readouterr().out)
 
 
+def filmed(path: Path) -> tuple[int, int]:
+    """Return how many frames a clip has, and how wide they are."""
+    with av.open(path) as container:
+        frames = [frame.width for frame in container.decode(video=0)]
+    return len(frames), frames[0]
+
+
 def test_a_world_model_acts_by_planning_alone(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = answer(capsys, "plan", "--run", str(runs / "model"), *SHORT, "--out", str(tmp_path / "planned"))
     assert (told["env"], told["measure"], told["episodes"]) == ("CartPole-v1", "mean_return", 2)
@@ -119,7 +127,9 @@ def test_the_world_itself_reaches_goals_and_is_filmed(tmp_path: Path, capsys: py
     assert told["measure"] == "success" and 0 <= told["ci_low"] <= told["success"] <= told["ci_high"] <= 1
     assert told["protocol"]["env_options"]["goal"] == [0.5, 0.5] and told["protocol"]["deadline_ms"] == 60000
     assert told["oracle"] is not None and told["run"] is None
-    assert (out / "plan.mp4").stat().st_size > 1000
+    frames, wide = filmed(out / "plan.mp4")
+    assert frames == told["every"]["planner"]["length"][0] + 1  # every row of the first episode
+    assert wide > 4 * 264  # start, goal, what happens, where the plan ends
     assert main(["plan", *MAZE, *SHORT, "--no-floors"]) == 0
     assert "goals reached" in capsys.readouterr().err
 
@@ -129,7 +139,8 @@ def test_pictures_are_filmed_with_what_the_model_imagines(
 ) -> None:
     told = answer(capsys, "plan", "--run", str(runs / "catch"), *SHORT, "--out", str(tmp_path / "planned"))
     assert told["measure"] == "mean_return" and told["oracle"] == pytest.approx(told["oracle"])
-    assert (tmp_path / "planned" / "plan.mp4").exists()
+    frames, wide = filmed(tmp_path / "planned" / "plan.mp4")
+    assert frames == 9 and 3 * 264 < wide < 4 * 264  # there is no goal to show
 
 
 @pytest.mark.parametrize(
