@@ -106,6 +106,8 @@ def test_a_world_model_acts_by_planning_alone(runs: Path, tmp_path: Path, capsys
     assert protocol["settings"]["candidates"] == 8 and protocol["settings"]["noise"] == "white"
     assert not protocol["objective"]["critic"] and told["fell_back"] == 0 == told["deadline_misses"]
     assert json.loads((tmp_path / "planned" / "plan.json").read_text()) == told
+    imagined, _ = filmed(tmp_path / "planned" / "plan-imagined.mp4")  # numbers: the model decodes no pictures
+    assert imagined == told["every"]["planner"]["length"][0] + 1
     again = answer(capsys, "plan", "--run", str(runs / "model"), *SHORT)
     assert again["every"] == told["every"]  # the same seed
     assert main(["plan", "--run", str(runs / "model"), *SHORT, "--out", str(tmp_path / "planned")]) == 2

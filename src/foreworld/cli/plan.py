@@ -34,7 +34,7 @@ from foreworld.train.run import environment
 from foreworld.worlds.catalogue import WORLDS
 from foreworld.worlds.world import Aiming
 
-RESULT, CLIP = "plan.json", "plan.mp4"
+RESULT = "plan.json"
 QUICK_EPISODES, QUICK_STEPS = 2, 20
 NUMBERS = re.compile(r"[-+]?[\d.]+(,[-+]?[\d.]+)*")
 
@@ -88,7 +88,7 @@ class Plan:
     no_floors: bool = False
     """Let the planner play alone, without random actions, random shooting and the oracle."""
     out: Path | None = None
-    """Folder for the result (plan.json) and a clip (plan.mp4)."""
+    """Folder for the result (plan.json) and clips: what happened, and what the model imagined where it decodes."""
     device: str = "auto"
     """cpu, cuda, or auto: cuda where there is one."""
     threads: int = 1
@@ -162,18 +162,18 @@ def _plan(args: Any, source: Source, planner: Any) -> None:
                 watch=None if film is None else film.watching,
             )
         result = _result(args, source, planner, player, control, found)
-    clip = None
+    clips: list[Path] = []
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / RESULT, result)
         if film is not None:
-            clip = film.write(out / CLIP, f"{env.env_id}, {type(planner).__name__}")
+            clips = film.write(out, f"{env.env_id}, {type(planner).__name__}")
     if args.json:
         print_json(result)
         return
     say(found.in_words())
     if out is not None:
-        say(f"the result is in {out / RESULT}" + ("" if clip is None else f", a clip in {clip}"))
+        say(f"written: {', '.join(map(str, [out / RESULT, *clips]))}")
 
 
 def _goal(text: str, source: Source) -> Goal:

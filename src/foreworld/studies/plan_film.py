@@ -16,21 +16,25 @@ from foreworld.envs import Rows
 from foreworld.envs.area import resize_area
 from foreworld.models.simulated import Simulated
 from foreworld.plan import Plan
-from foreworld.report.draw import Picture, Scene, scene_frames
+from foreworld.report import Trace
+from foreworld.report.draw import Picture, Scene, scene_frames, trace_frames
 from foreworld.report.video import write_video
 from foreworld.rollout import imagine
 from foreworld.studies.aiming import Player
+from foreworld.studies.dreams import MOST_TRACES
 from foreworld.worlds.world import Aiming, Drawn
 
+CLIP, IMAGINED = "plan.mp4", "plan-imagined.mp4"
 FPS = 10.0
 SIDE = 96
 """Pixels of a side at most: what is drawn larger is averaged."""
 
 
 class PlanFilm:
-    """Take pictures of the first episode of the first environment while a planner acts.
+    """Watch the first episode of the first environment while a planner acts.
 
-    What the model imagines is shown where it decodes pictures, or is the world itself.
+    What the model imagines is shown as pictures where it decodes these, or is the world itself; as lines where it
+    decodes numbers alone.
 
     Args:
         player: environments, model and goals.
@@ -38,48 +42,77 @@ class PlanFilm:
 
     def __init__(self, player: Player) -> None:
         """Begin without a picture."""
-        self._player, self._over = player, False
+        self._player, self._over, self._rows = player, False, 0
         self._real: list[Picture] = []
-        self._ends: list[Picture | None] = []
+        self._ends: list[Picture] = []
         self._goal: Picture | None = None
-        self._shown: Plan | None = None
+        self._plan: Plan | None = None
+        self._numbers: list[np.ndarray] = []
+        self._told: dict[int, np.ndarray] = {}  # what is imagined of a row, by its number
+        model = player.model
+        images = model.spec.images
+        self._pictured = isinstance(model, Simulated) or ("decode" in model.provides and bool(images))
+        self._keys = [key for key, space in model.spec.obs.items() if space.kind == "vector"]
+        self._traced = "decode" in model.provides and bool(self._keys) and not self._pictured
 
     def watching(self, policy: MPC) -> Callable[[Rows], None]:
         """Return what is to be shown all rows that the policy has chosen actions for."""
 
         def watch(rows: Rows) -> None:
-            self._over |= not rows.arrived[0] or (bool(self._real) and bool(rows.is_first[0]))
-            picture = None if self._over else self._seen(rows)
-            if picture is not None:
-                if not self._real:
-                    self._goal = self._aim(rows)
+            self._over |= not rows.arrived[0] or (self._rows > 0 and bool(rows.is_first[0]))
+            if self._over:
+                return
+            if (picture := self._seen(rows)) is not None:
+                self._goal = self._goal if self._real else self._aim(rows)
                 self._real.append(picture)
-                self._ends.append(self._imagined(policy))
+            if self._traced:
+                self._numbers.append(np.concatenate([rows.obs[key][0].ravel() for key in self._keys]))
+            self._imagine(policy)
+            self._rows += 1
 
         return watch
 
-    def write(self, path: Path, title: str) -> Path | None:
-        """Write the clip; None where there is nothing to see.
+    def write(self, folder: Path, title: str) -> list[Path]:
+        """Write what there is to see: `plan.mp4`, and `plan-imagined.mp4` where the model decodes numbers alone.
 
         Args:
-            path: .mp4 or .gif.
+            folder: where to.
             title: a few words.
+
+        Returns:
+            The paths.
 
         Raises:
             MissingExtra: PyAV or Pillow is not installed.
         """
-        if not self._real:
-            return None
-        panels = {"start": self._real[0]}
-        if self._goal is not None:
-            panels["goal"] = self._goal
-        panels["what happens"] = np.stack(self._real)
-        if self._ends[0] is not None:
-            kept = [one for one in self._ends if one is not None]
-            panels["where the plan ends"] = np.stack(kept)
-        steps = len(self._real)
-        notes = [f"{t} of {steps - 1} actions carried out" for t in range(steps)]
-        return write_video(path, scene_frames(Scene(panels=panels, notes=notes, title=title)), FPS)
+        found = []
+        if self._real:
+            panels = {"start": self._real[0]} | ({} if self._goal is None else {"goal": self._goal})
+            panels["what happens"] = np.stack(self._real)
+            if self._ends:
+                panels["where the plan ends"] = np.stack(self._ends)
+            notes = [f"{t} of {len(self._real) - 1} actions carried out" for t in range(len(self._real))]
+            scene = Scene(panels=panels, notes=notes, title=title)
+            found.append(write_video(folder / CLIP, scene_frames(scene), FPS))
+        if self._traced and self._told:
+            found.append(write_video(folder / IMAGINED, trace_frames(self._trace(title)), FPS))
+        return found
+
+    def _trace(self, title: str) -> Trace:
+        """Return all numbers seen, beside what was imagined of each row when a plan was made that would end there."""
+        real, spec = np.stack(self._numbers)[:, :MOST_TRACES], self._player.model.spec
+        dreamed = np.full(real.shape, np.nan)
+        for row, told in self._told.items():
+            if row < len(real):
+                dreamed[row] = told[:MOST_TRACES]
+        names = [f"{key}[{i}]" for key in self._keys for i in range(spec.obs[key].width)]
+        return Trace(
+            real=real.astype(np.float64),
+            dreamed=dreamed,
+            context=0,
+            names=tuple(names[:MOST_TRACES]),
+            title=f"{title}: what happened, and where each plan would have ended",
+        )
 
     def _seen(self, rows: Rows) -> Picture | None:
         """Return how the first environment looks."""
@@ -103,24 +136,27 @@ class PlanFilm:
         return None
 
     @torch.no_grad()
-    def _imagined(self, policy: MPC) -> Picture | None:
-        """Return where the plan of the first environment ends, as the model sees it; the last one goes on."""
+    def _imagine(self, policy: MPC) -> None:
+        """Note where the plan of the first environment ends, as the model sees it, whenever there is a new plan."""
         model, latest = self._player.model, policy.log.latest
-        exact, images = isinstance(model, Simulated), model.spec.images
-        if latest is None or (("decode" not in model.provides or not images) and not exact):
-            return None
-        which, plan = latest
-        if plan is self._shown or 0 not in which.tolist():
-            return self._ends[-1]
-        self._shown = plan
-        at = which.tolist().index(0)
-        state = tree.index(policy.state, slice(0, 1))
+        which, plan = ([], None) if latest is None else (latest[0].tolist(), latest[1])
+        if not (self._pictured or self._traced) or plan is None or plan is self._plan or 0 not in which:
+            self._ends += self._ends[-1:]  # the plan goes on
+            return
+        self._plan = plan
+        at, state = which.index(0), tree.index(policy.state, slice(0, 1))
         with seeded(0), deterministic():
             final: Any = imagine(model, state, plan.actions[at : at + 1]).final
             if isinstance(model, Simulated):
                 world = self._player.world
-                return _upright(world.render(final.x.numpy())[0]) if isinstance(world, Drawn) else None
-            return _upright((model.decode(final)[images[0]][0] * 255).round().clamp(0, 255).byte().cpu().numpy())
+                self._ends += [_upright(world.render(final.x.numpy())[0])] if isinstance(world, Drawn) else []
+                return
+            told = {key: value[0].float().cpu().numpy() for key, value in model.decode(final).items()}
+        if self._pictured:
+            image = told[model.spec.images[0]]
+            self._ends.append(_upright((image * 255).round().clip(0, 255).astype(np.uint8)))
+        else:
+            self._told[self._rows + plan.actions.shape[1]] = np.concatenate([told[key].ravel() for key in self._keys])
 
 
 def can_film_plans() -> bool:
