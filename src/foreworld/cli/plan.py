@@ -35,7 +35,7 @@ from foreworld.worlds.catalogue import WORLDS
 from foreworld.worlds.world import Aiming
 
 RESULT = "plan.json"
-QUICK_EPISODES, QUICK_STEPS = 2, 20
+QUICK_EPISODES, QUICK_STEPS = 2, 8
 NUMBERS = re.compile(r"[-+]?[\d.]+(,[-+]?[\d.]+)*")
 
 
@@ -94,7 +94,7 @@ class Plan:
     threads: int = 1
     """Threads on a CPU; 0 for torch's own choice."""
     quick: bool = False
-    """Two episodes of at most 20 steps: to see that all is well."""
+    """Two episodes of at most 8 steps: to see that all is well."""
     overwrite: bool = False
     """Replace an existing folder."""
     json: bool = False
