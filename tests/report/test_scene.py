@@ -9,7 +9,7 @@ import pytest
 
 from foreworld.core.errors import DataError
 from foreworld.report.draw import Scene, scene_frames
-from foreworld.report.picture import read_picture
+from foreworld.report.picture_file import read_picture
 from foreworld.report.png import encode
 
 STILL = np.full((8, 8, 3), 40, np.uint8)

@@ -20,7 +20,7 @@ from foreworld.envs import Rows, Vector
 from foreworld.envs.area import resize_area
 from foreworld.models.simulated import Simulated
 from foreworld.plan import Objective, Planner, PredictedReturn, SpreadPenalty, Sum
-from foreworld.report.picture import read_picture
+from foreworld.report.picture_file import read_picture
 from foreworld.studies.trials import Judge
 from foreworld.worlds.catalogue import WORLDS, rebuild
 from foreworld.worlds.world import Aiming
