@@ -1,4 +1,4 @@
-"""`foreworld list`: families, sizes, environments, runs."""
+"""`foreworld list`: families, sizes, planners, environments, runs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 import tyro
 
 from foreworld.cli.options import parse, print_json, print_table
+from foreworld.cli.planner_flags import listed
 from foreworld.core import Spec
 from foreworld.core.files import read_json
 from foreworld.core.registry import load as find
@@ -40,14 +41,14 @@ ADAPTED = {
 
 @dataclass(frozen=True, kw_only=True)
 class List:
-    """List what there is: model families with their sizes, agent presets, environments, or the runs in a folder.
+    """List what there is: model families with their sizes, agent presets, planners, environments, or runs in a folder.
 
     example: foreworld list models
 
     example: foreworld list runs
     """
 
-    what: Annotated[Literal["models", "agents", "envs", "runs"], tyro.conf.Positional] = "models"
+    what: Annotated[Literal["models", "agents", "planners", "envs", "runs"], tyro.conf.Positional] = "models"
     """What to list."""
     folder: Path = Path("runs")
     """Where runs are looked for."""
@@ -58,7 +59,13 @@ class List:
 def run(argv: list[str]) -> None:
     """Run the verb."""
     args = parse(List, argv, "list")
-    found = {"models": _models, "agents": _agents, "envs": _envs, "runs": lambda: _runs(args.folder)}
+    found = {
+        "models": _models,
+        "agents": _agents,
+        "planners": _planners,
+        "envs": _envs,
+        "runs": lambda: _runs(args.folder),
+    }
     columns, rows = found[args.what]()
     if args.json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
@@ -88,6 +95,10 @@ def _agents() -> tuple[list[str], list[list[str | int | float]]]:
         for name, preset in PRESETS.items()
     ]
     return ["preset", "deter", "steps", "train ratio", "environments", "for"], rows
+
+
+def _planners() -> tuple[list[str], list[list[str | int]]]:
+    return ["planner", "actions", "horizon by default", "rollouts by default", "how it searches"], listed()
 
 
 def _envs() -> tuple[list[str], list[list[str]]]:

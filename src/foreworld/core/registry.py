@@ -17,7 +17,15 @@ _BUILTIN: dict[str, dict[str, str]] = {
         "linear": "foreworld.presets.linear:FAMILY",
         "rssm": "foreworld.presets.rssm:FAMILY",
     },
-    "planners": {},
+    "planners": {
+        "categorical_cem": "foreworld.plan:CategoricalCEM",
+        "cem": "foreworld.plan:CEM",
+        "gradient": "foreworld.plan:Gradient",
+        "hybrid": "foreworld.plan:Hybrid",
+        "icem": "foreworld.plan:ICEM",
+        "mppi": "foreworld.plan:MPPI",
+        "random_shooting": "foreworld.plan:RandomShooting",
+    },
     "envs": {
         "ALE": "foreworld.envs.atari:make_atari",
         "crafter": "foreworld.envs.crafter:make_crafter",
