@@ -17,6 +17,7 @@ _EXPORTS = {
     "seeded": "foreworld.core",
     "deterministic": "foreworld.core",
     "RSSM": "foreworld.models.rssm",
+    "JEPA": "foreworld.models.jepa",
     "Linear": "foreworld.models.linear",
     "Ensemble": "foreworld.models.ensemble",
     "Dreamer": "foreworld.agents",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from foreworld.core import Segment, Spec, deterministic, seeded, tree
     from foreworld.data import load
     from foreworld.models.ensemble import Ensemble
+    from foreworld.models.jepa import JEPA
     from foreworld.models.linear import Linear
     from foreworld.models.rssm import RSSM
     from foreworld.rollout import DreamEnv, collect, imagine
