@@ -32,6 +32,7 @@ _EXPORTS = {
     "evaluate": "foreworld.studies",
     "check": "foreworld.studies",
     "film_dreams": "foreworld.studies",
+    "watch_collapse": "foreworld.studies",
 }
 
 __all__ = ["__version__", *_EXPORTS]
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from foreworld.models.linear import Linear
     from foreworld.models.rssm import RSSM
     from foreworld.rollout import DreamEnv, collect, imagine
-    from foreworld.studies import check, evaluate, film_dreams
+    from foreworld.studies import check, evaluate, film_dreams, watch_collapse
     from foreworld.train import fit, load_agent, load_run, train_agent
 
 

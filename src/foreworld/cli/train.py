@@ -17,8 +17,9 @@ from foreworld.core.files import claim_output
 from foreworld.core.interrupt import Interrupted
 from foreworld.core.registry import load as find
 from foreworld.data import Dataset, load
+from foreworld.studies.collapse import watch_collapse
 from foreworld.studies.filming import can_film, film_dreams
-from foreworld.train import Film, FitConfig, FitResult, fit, load_run
+from foreworld.train import FitConfig, FitResult, fit, load_run
 from foreworld.train.log import Display
 from foreworld.train.offline import Report
 from foreworld.train.run import CONFIG, read_config
@@ -125,8 +126,8 @@ def _start(args: Any, family: Any) -> tuple[Path, FitResult]:
     Sinks(args.sink, args.out, {})
     claim_output(args.out, args.overwrite)
     with Display(f"train {family.name}", "updates", args.json, limit=60 * config.minutes) as display:
-        report, film = show(display), _film(args, model, heldout)
-        return args.out, fit(model, train, config, out=args.out, report=report, sinks=args.sink, film=film)
+        watched = _watched(args, model, heldout)
+        return args.out, fit(model, train, config, out=args.out, report=show(display), sinks=args.sink, **watched)
 
 
 def _resume(args: Any, model: Any, before: FitConfig) -> tuple[Path, FitResult]:
@@ -145,17 +146,21 @@ def _resume(args: Any, model: Any, before: FitConfig) -> tuple[Path, FitResult]:
     if args.data is not None:
         trained = replace(trained, data=args.data)
     data = trained.training_data()
-    film = _film(args, trained.model, trained.heldout_data())
+    watched = _watched(args, trained.model, trained.heldout_data())
     if config != before:
         say(f"resume: settings differ from the run's: {difference(before, config)}", args.json)
     with Display("train (resumed)", "updates", args.json, limit=60 * config.minutes) as display:
         report, sinks = show(display), args.sink or None
-        result = fit(trained.model, data, config, out=folder, resume=True, report=report, sinks=sinks, film=film)
+        result = fit(trained.model, data, config, out=folder, resume=True, report=report, sinks=sinks, **watched)
         return folder, result
 
 
-def _film(args: Any, model: Any, heldout: Dataset | None) -> Film | None:
-    return film_dreams(heldout) if not args.no_clips and heldout is not None and can_film(model) else None
+def _watched(args: Any, model: Any, heldout: Dataset | None) -> dict[str, Any]:
+    """Return who looks at the model at every checkpoint: a film of its dreams, a monitor of its embedding."""
+    if heldout is None:
+        return {}
+    film = film_dreams(heldout) if not args.no_clips and can_film(model) else None
+    return {"film": film, "monitor": watch_collapse(heldout) if "embed" in model.provides else None}
 
 
 def show(display: Display) -> Report:

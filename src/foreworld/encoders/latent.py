@@ -115,8 +115,8 @@ class ChannelScale(nn.Module):
         total = torch.zeros(2, len(self.mean), dtype=torch.float64)
         count = 0
         for batch in batches:
-            pixels = batch.cpu().double() / 255
-            total += torch.stack([pixels.sum((0, 2, 3)), pixels.square().sum((0, 2, 3))])
+            pixels = batch.cpu().float() / 255
+            total += torch.stack([pixels.sum((0, 2, 3)), pixels.square().sum((0, 2, 3))]).double()
             count += pixels.numel() // pixels.shape[1]
         mean, square = total / max(count, 1)
         self.mean.copy_(mean[:, None, None])

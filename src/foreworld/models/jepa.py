@@ -20,7 +20,6 @@ from foreworld.nn.window import Windows, slide
 from foreworld.ops.collapse import barlow_twins, covariance_penalty, random_directions, sigreg, variance_hinge
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class JEPAConfig:
     """Sizes and choices of a JEPA.
