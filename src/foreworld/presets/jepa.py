@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from foreworld.encoders.latent import Vision
 from foreworld.models.jepa import JEPA, JEPAConfig
 from foreworld.presets.family import Family
 from foreworld.train import FitConfig
