@@ -19,7 +19,7 @@ from foreworld.core.registry import load as find
 from foreworld.data import Dataset, load
 from foreworld.studies.collapse import watch_collapse
 from foreworld.studies.filming import can_film, film_dreams
-from foreworld.train import FitConfig, FitResult, fit, load_run
+from foreworld.train import FitConfig, FitResult, adopt, fit, load_run
 from foreworld.train.log import Display
 from foreworld.train.offline import Report
 from foreworld.train.run import CONFIG, read_config
@@ -58,6 +58,10 @@ class Train:
     """Share of the data that is not trained on, for `foreworld eval`; 0 trains on all."""
     heldout_by: Literal["episode", "time"] = "episode"
     """Hold out whole episodes, or the end of every episode."""
+    as_video: bool = False
+    """Train a model of plain video: leave out the actions that the data has."""
+    init: Path | None = None
+    """Begin with the weights of this run, as far as names and shapes fit: an encoder trained on plain video, say."""
     resume: Path | None = None
     """Go on with the run in this folder, exactly; nothing else is needed. Options given besides change its settings."""
     sink: tuple[str, ...] = ()
@@ -120,8 +124,13 @@ def _start(args: Any, family: Any) -> tuple[Path, FitResult]:
     config = _with_flags(args.fit, args)
     data = load(args.data)
     train, heldout = (data, None) if args.heldout == 0 else data.split(args.heldout, by=args.heldout_by)
+    if args.as_video:
+        train = train.with_spec(replace(train.spec, action=None))
     torch.manual_seed(config.seed)
     model = family.build(train.spec, args.model).to(device(args.device))
+    if args.init is not None:
+        taken, left = adopt(model, args.init)
+        say(f"{len(taken)} of {len(taken) + len(left)} tensors are those of {args.init}", args.json)
     # made here and again by fit, so that a missing package is found before an old run is replaced
     Sinks(args.sink, args.out, {})
     claim_output(args.out, args.overwrite)
@@ -132,7 +141,7 @@ def _start(args: Any, family: Any) -> tuple[Path, FitResult]:
 
 def _resume(args: Any, model: Any, before: FitConfig) -> tuple[Path, FitResult]:
     folder = args.resume
-    for name in ("preset", "size", "out", "heldout", "heldout_by", "overwrite"):
+    for name in ("preset", "size", "out", "as_video", "init", "heldout", "heldout_by", "overwrite"):
         if getattr(args, name) != getattr(Train, name):
             flag = "--" + name.replace("_", "-")
             raise ConfigError(f"{flag} cannot be given with --resume, which restores it from {folder}; leave it out")

@@ -27,7 +27,8 @@ class JEPAConfig:
     Attributes:
         latent: width E of the embedding; `given` takes that of the data.
         window: K, latents and actions that a prediction sees.
-        encoder: `learned`, or `given` where the observations are features already.
+        encoder: `learned`; `frozen`, as it was adopted from another run; or `given` where the observations are
+            features already.
         vision: how pictures are read.
         units: width of the hidden layers.
         layers: of the predictor.
@@ -50,7 +51,7 @@ class JEPAConfig:
 
     latent: int = 128
     window: int = 1
-    encoder: Literal["learned", "given"] = "learned"
+    encoder: Literal["learned", "frozen", "given"] = "learned"
     vision: Vision = field(default_factory=Vision)
     units: int = 256
     layers: int = 2
@@ -59,7 +60,7 @@ class JEPAConfig:
     rollout: int = 8
     target: Literal["same", "stopped", "ema"] = "same"
     momentum: float = 0.996
-    directions: int = 256
+    directions: int = 64
     sigreg: float = 0.1
     variance: float = 0.0
     covariance: float = 0.0
@@ -82,7 +83,9 @@ class JEPAConfig:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Loss term to weight, for those that are on and concern the encoder."""
+        """Loss term to weight, for those that shape a learned encoder."""
+        if self.encoder != "learned":
+            return {}
         names = ("sigreg", "variance", "covariance", "similarity", "inverse", "barlow")
         return {name: getattr(self, name) for name in names if getattr(self, name)}
 
@@ -140,7 +143,7 @@ class JEPA(nn.Module):
         self.latent, self.act = width, spec.action_width
         self.predictor = _predictor(width, self.act, config)
         self.target = _frozen_copy(self.encoder) if config.target == "ema" else None
-        self.inverse = _inverse(width, self.act, config.units) if config.inverse and acts else None
+        self.inverse = _inverse(width, self.act, config.units) if "inverse" in config.weights and acts else None
         feat = config.window * (width + self.act)
         self.reward = TwoHotHead(feat, config.units, 1) if config.reward and acts else None
         self.cont = BernoulliHead(feat, config.units, 1) if config.cont and acts else None
@@ -218,7 +221,8 @@ class JEPA(nn.Module):
 
     def calibrate(self, segments: Callable[[], Iterator[Segment]]) -> None:
         """Set the scale of pictures, or of latents that the data holds, from training data."""
-        self.encoder.fit(segments())
+        if self.config.encoder != "frozen":
+            self.encoder.fit(segments())
         if self.target is not None:
             self.target.load_state_dict(self.encoder.state_dict())
 
@@ -287,24 +291,24 @@ class JEPA(nn.Module):
     def _against_collapse(
         self, starts: JEPAState, first: Tensor, latents: Tensor, target: Tensor, segment: Segment
     ) -> dict[str, Tensor]:
-        config, terms = self.config, dict[str, Tensor]()
+        weights, terms = self.config.weights, dict[str, Tensor]()
         counts = torch.ones_like(segment.is_first) if segment.mask is None else segment.mask
         known = starts.seen & ~segment.is_first
         rows, weight = latents.flatten(0, 1), counts.flatten()
-        if config.sigreg:
+        if "sigreg" in weights:
             source = torch.Generator().manual_seed(0) if is_deterministic() else None
-            directions = random_directions(self.latent, config.directions, latents, source)
+            directions = random_directions(self.latent, self.config.directions, latents, source)
             terms["sigreg"] = sigreg(latents.transpose(0, 1), directions, counts.T)
-        if config.variance:
+        if "variance" in weights:
             terms["variance"] = variance_hinge(rows, weight)
-        if config.covariance:
+        if "covariance" in weights:
             terms["covariance"] = covariance_penalty(rows, weight)
-        if config.similarity:
+        if "similarity" in weights:
             terms["similarity"] = (latents - starts.latents[..., -1, :]).square().mean(-1) * known
         if self.inverse is not None and segment.prev_action is not None:
             pair = torch.cat([starts.latents[..., -1, :], latents], -1)
             terms["inverse"] = self._named(self.inverse(pair), segment.prev_action) * known
-        if config.barlow:
+        if "barlow" in weights:
             terms["barlow"] = barlow_twins(first.flatten(0, 1), target.flatten(0, 1), (known & counts).flatten())
         return terms
 
@@ -321,7 +325,8 @@ class JEPA(nn.Module):
 def _encoder(spec: Spec, config: JEPAConfig) -> LatentEncoder | GivenLatents:
     if config.encoder == "given":
         return GivenLatents(spec)
-    return LatentEncoder(spec, config.latent, config.units, config.vision)
+    encoder = LatentEncoder(spec, config.latent, config.units, config.vision)
+    return encoder.requires_grad_(config.encoder == "learned")
 
 
 def _predictor(latent: int, actions: int, config: JEPAConfig) -> nn.Module:
