@@ -129,7 +129,8 @@ def test_the_average_follows_the_encoder_and_only_after_updates() -> None:
     model.after_update(torch.tensor(False))
     assert all(torch.equal(a, b) for a, b in zip(old, model.target.parameters(), strict=True))
     model.after_update(torch.tensor(True))
-    assert all(torch.allclose(b - a, torch.full_like(a, 0.1), atol=1e-4) for a, b in zip(old, model.target.parameters(), strict=True))  # fmt: skip
+    for a, b in zip(old, model.target.parameters(), strict=True):
+        assert torch.allclose(b - a, torch.full_like(a, 0.1), atol=1e-4)
     model.losses(walk(4)).total(model.loss_weights).backward()
     assert all(p.grad is None for p in model.target.parameters())
 

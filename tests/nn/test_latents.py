@@ -21,10 +21,10 @@ def test_windows_are_those_of_a_loop(data: st.DataObject, width: int, length: in
     seen = torch.tensor([data.draw(st.booleans())])
     before, rows = -1.0 - torch.arange(width).view(1, width, 1).float(), torch.arange(length).view(1, length, 1).float()
     found = Windows.over(first, seen, width)
-    window, known = before[0, :, 0].tolist(), bool(seen)
+    window, known, repeats = before[0, :, 0].tolist(), bool(seen), [False] * width
     for t in range(length):
         fresh = bool(first[0, t]) or not known
-        repeats = [True] * (width - 1) + [False] if fresh else [*repeats[1:], False] if t else [False] * width
+        repeats = [True] * (width - 1) + [False] if fresh else [*repeats[1:], False]
         window = [float(t)] * width if fresh else [*window[1:], float(t)]
         known = True
         assert found.of(before, rows)[0, t, :, 0].tolist() == window
