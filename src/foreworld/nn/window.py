@@ -30,6 +30,9 @@ class Windows:
             first: [B, T] bool, rows that begin an episode.
             seen: [B] bool, whether the old window holds anything.
             width: K.
+
+        Returns:
+            What every row's window holds, [B, T, K].
         """
         batch, length = first.shape
         at = torch.arange(length, device=first.device).expand(batch, length)
@@ -41,7 +44,15 @@ class Windows:
         return cls(torch.maximum(wanted, begun) + width, wanted < begun)
 
     def of(self, before: Tensor, rows: Tensor) -> Tensor:
-        """Gather entries: old ones [B, K, D] and rows [B, T, D] to windows [B, T, K, D]."""
+        """Gather entries.
+
+        Args:
+            before: [B, K, D], the old windows.
+            rows: [B, T, D].
+
+        Returns:
+            The windows of every row, [B, T, K, D].
+        """
         joined = torch.cat([before, rows], 1)
         batch, length, width = self.index.shape
         flat = self.index.reshape(batch, length * width, 1).expand(-1, -1, joined.shape[-1])
@@ -49,5 +60,13 @@ class Windows:
 
 
 def slide(window: Tensor, entry: Tensor) -> Tensor:
-    """Drop the oldest entry of windows [.., K, D] and append a new one [.., D]."""
+    """Drop the oldest entry of windows and append a new one.
+
+    Args:
+        window: [.., K, D], oldest first.
+        entry: [.., D].
+
+    Returns:
+        [.., K, D].
+    """
     return torch.cat([window[..., 1:, :], entry.unsqueeze(-2)], -2)

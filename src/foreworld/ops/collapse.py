@@ -16,7 +16,7 @@ def random_directions(width: int, count: int, like: Tensor, generator: torch.Gen
     Args:
         width: D.
         count: P.
-        like: says where to and in which type.
+        like: [...], says where to and in which type.
         generator: source of randomness, on the CPU; None for torch's global one.
 
     Returns:

@@ -142,15 +142,11 @@ def fit(
         data: the training episodes.
         config: how to train; single fields can also be given by keyword. When resuming, the run's own.
         out: run folder for config, metrics and checkpoints; nothing is written without it.
-        resume: go on from the newest checkpoint of `out`, on the same batches and random numbers; settings that
-            differ from the run's are recorded in its config.
+        resume: go on from the newest checkpoint of `out`; settings that differ from the run's are recorded there.
         report: called after every update.
-        sinks: where metrics go besides the run folder: `tensorboard`, `wandb`, `trackio`, or a `Sink`; None for
-            nowhere, and when resuming for where the run's went.
-        film: makes a video beside every checkpoint, in `videos` of `out`, such as `film_dreams(heldout)`; the
-            weights are the same with and without.
-        monitor: looks at the model at every checkpoint, such as `watch_collapse(heldout)`, and what it returns is
-            logged; the weights are the same with and without.
+        sinks: further places for metrics: `tensorboard`, `wandb`, `trackio`, a `Sink`; None for those of a resumed run.
+        film: makes a video beside every checkpoint, in `videos` of `out`, such as `film_dreams(heldout)`.
+        monitor: looks at the model at every checkpoint, such as `watch_collapse(heldout)`, and is logged.
         fields: fields of the config, by name.
 
     Returns:
