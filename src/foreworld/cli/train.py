@@ -17,6 +17,9 @@ from foreworld.core.files import claim_output
 from foreworld.core.interrupt import Interrupted
 from foreworld.core.registry import load as find
 from foreworld.data import Dataset, load
+from foreworld.encoders.latent import LatentEncoder
+from foreworld.encoders.pretrained import load_vit
+from foreworld.models.jepa import JEPA
 from foreworld.studies.collapse import watch_collapse
 from foreworld.studies.filming import can_film, film_dreams
 from foreworld.train import FitConfig, FitResult, adopt, fit, load_run
@@ -62,6 +65,10 @@ class Train:
     """Train a model of plain video: leave out the actions that the data has."""
     init: Path | None = None
     """Begin with the weights of this run, as far as names and shapes fit: an encoder trained on plain video, say."""
+    vision_weights: Path | None = None
+    """Weights of a DINOv2 vision transformer, a local safetensors file, for jepa with --model.vision.kind dino."""
+    vision_sha256: str | None = None
+    """What the hash of that file must be."""
     resume: Path | None = None
     """Go on with the run in this folder, exactly; nothing else is needed. Options given besides change its settings."""
     sink: tuple[str, ...] = ()
@@ -128,6 +135,8 @@ def _start(args: Any, family: Any) -> tuple[Path, FitResult]:
         train = train.with_spec(replace(train.spec, action=None))
     torch.manual_seed(config.seed)
     model = family.build(train.spec, args.model).to(device(args.device))
+    if args.vision_weights is not None:
+        _read_vision(model, args)
     if args.init is not None:
         taken, left = adopt(model, args.init)
         say(f"{len(taken)} of {len(taken) + len(left)} tensors are those of {args.init}", args.json)
@@ -139,9 +148,28 @@ def _start(args: Any, family: Any) -> tuple[Path, FitResult]:
         return args.out, fit(model, train, config, out=args.out, report=show(display), sinks=args.sink, **watched)
 
 
+def _read_vision(model: Any, args: Any) -> None:
+    encoder = model.encoder if isinstance(model, JEPA) else None
+    if not isinstance(encoder, LatentEncoder):
+        raise ConfigError("--vision-weights: only a jepa that encodes pictures can take them")
+    load_vit(encoder, args.vision_weights, args.vision_sha256)
+    say(f"the vision transformer is that of {args.vision_weights}", args.json)
+
+
 def _resume(args: Any, model: Any, before: FitConfig) -> tuple[Path, FitResult]:
     folder = args.resume
-    for name in ("preset", "size", "out", "as_video", "init", "heldout", "heldout_by", "overwrite"):
+    for name in (
+        "preset",
+        "size",
+        "out",
+        "as_video",
+        "init",
+        "vision_weights",
+        "vision_sha256",
+        "heldout",
+        "heldout_by",
+        "overwrite",
+    ):
         if getattr(args, name) != getattr(Train, name):
             flag = "--" + name.replace("_", "-")
             raise ConfigError(f"{flag} cannot be given with --resume, which restores it from {folder}; leave it out")

@@ -8,9 +8,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from foreworld.core import Segment, Space, Spec
-from foreworld.core.errors import SpecError
+from foreworld.core.errors import ConfigError, SpecError
 from foreworld.encoders.hybrid import split_spaces
 from foreworld.encoders.pixel import LEAST_DEVIATION
 from foreworld.encoders.symbolic import SymbolicEncoder
@@ -23,26 +24,40 @@ class Vision:
     """How pictures are read.
 
     Attributes:
-        kind: `impala`, residual convolutions, or `vit`, a vision transformer.
+        kind: `impala`, residual convolutions; `vit`, a vision transformer; `dino`, one as DINOv2 has it, for weights
+            that were trained elsewhere (`load_vit`).
         widths: `impala`: channels of its stages, each of which halves the picture.
         blocks: `impala`: residual blocks of a stage; `vit`: its blocks.
         patch: `impala`: step of the first convolution; `vit`: pixels of a patch's side.
         heads: `vit`: of the attention.
         tokens: `vit`: width of the tokens.
+        side: pixels that the pictures' sides are resized to first; 0 leaves them as they are.
     """
 
-    kind: Literal["impala", "vit"] = "impala"
+    kind: Literal["impala", "vit", "dino"] = "impala"
     widths: tuple[int, ...] = (16, 32, 32)
     blocks: int = 1
     patch: int = 2
     heads: int = 4
     tokens: int = 128
+    side: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        least = {"blocks": 1, "patch": 1, "heads": 1, "tokens": 1, "side": 0}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ConfigError(f"vision.{name} must be at least {value}, found {getattr(self, name)}")
+        if not self.widths or min(self.widths) < 1:
+            raise ConfigError(f"vision.widths: a stage has at least one channel, found {list(self.widths)}")
 
     def build(self, shape: tuple[int, int, int]) -> Impala | ViT:
         """Build the network for pictures (C, H, W)."""
+        if self.side:
+            shape = (shape[0], self.side, self.side)
         if self.kind == "impala":
             return Impala(shape, self.widths, self.blocks, self.patch)
-        return ViT(shape, self.patch, self.tokens, self.blocks, self.heads)
+        return ViT(shape, self.patch, self.tokens, self.blocks, self.heads, self.kind == "dino")
 
 
 class LatentEncoder(nn.Module):
@@ -64,7 +79,7 @@ class LatentEncoder(nn.Module):
         self.keys = sorted(pictures)
         self.shape = _joint_shape(pictures) if pictures else None
         self.scale = ChannelScale(self.shape[0]) if self.shape else None
-        self.pixels = vision.build(self.shape) if self.shape else None
+        self.pixels, self.side = vision.build(self.shape) if self.shape else None, vision.side
         self.symbols = SymbolicEncoder(symbols, units, 2) if symbols else None
         width = (self.pixels.width if self.pixels else 0) + (units if self.symbols else 0)
         self.out = nn.Sequential(Hidden(width, units), Linear(units, latent))
@@ -74,8 +89,10 @@ class LatentEncoder(nn.Module):
         parts: list[Tensor] = []
         if self.pixels is not None and self.scale is not None:
             pictures = self._join(obs)
-            lead = pictures.shape[:-3]
-            parts.append(self.pixels(self.scale(pictures.flatten(0, -4))).unflatten(0, lead))
+            units = self.scale(pictures.flatten(0, -4))
+            if self.side:
+                units = F.interpolate(units, (self.side, self.side), mode="bilinear", antialias=True)
+            parts.append(self.pixels(units).unflatten(0, pictures.shape[:-3]))
         if self.symbols is not None:
             parts.append(self.symbols(obs))
         return self.out(torch.cat(parts, -1))

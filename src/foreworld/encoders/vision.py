@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foreworld.core.errors import ConfigError, SpecError
-from foreworld.nn.attention import Block
+from foreworld.nn.attention import EPS, Block
 from foreworld.nn.conv import Conv, channels_last
 from foreworld.nn.mlp import Linear
 
@@ -75,6 +75,7 @@ class ViT(nn.Module):
         width: of the tokens.
         layers: blocks.
         heads: of the attention.
+        scaled: learn a factor for every entry of what the blocks add, as DINOv2 does.
 
     Raises:
         ConfigError: a patch larger than the picture.
@@ -83,18 +84,20 @@ class ViT(nn.Module):
         Dosovitskiy et al., An Image is Worth 16x16 Words, 2021, section 3.1.
     """
 
-    def __init__(self, shape: tuple[int, int, int], patch: int, width: int, layers: int, heads: int) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], patch: int, width: int, layers: int, heads: int, scaled: bool = False
+    ) -> None:
         super().__init__()
         if patch > min(shape[1:]):
             raise ConfigError(f"vit: patches of {patch} pixels do not fit pictures of {shape[1]}x{shape[2]}")
         rows, columns = (math.ceil(side / patch) for side in shape[1:])
         self.pad = (0, columns * patch - shape[2], 0, rows * patch - shape[1])
-        self.patch, self.width = patch, width
+        self.patch, self.width, self.grid = patch, width, (rows, columns)
         self.inward = Linear(shape[0] * patch * patch, width)
         self.own = nn.Parameter(0.02 * torch.randn(1, 1, width))
         self.place = nn.Parameter(0.02 * torch.randn(1, 1 + rows * columns, width))
-        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(layers)))
-        self.norm = nn.LayerNorm(width)
+        self.blocks = nn.Sequential(*(Block(width, heads, scaled=scaled) for _ in range(layers)))
+        self.norm = nn.LayerNorm(width, EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map pictures [N, C, H, W] in network units to [N, width]."""

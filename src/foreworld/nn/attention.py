@@ -9,6 +9,9 @@ from torch.nn import functional as F
 from foreworld.core.errors import ConfigError
 from foreworld.nn.mlp import Linear
 
+EPS = 1e-6
+"""Added to variances by the norms, as in the vision transformers whose weights are to be had."""
+
 
 class Attention(nn.Module):
     """Multi-head self-attention.
@@ -47,16 +50,18 @@ class Block(nn.Module):
         causal: whether an entry sees only itself and earlier ones.
         condition: width C of what scales, shifts and gates both parts; 0 for none. The gates begin at zero, so that
             the block begins as the identity.
+        scaled: learn a factor for every entry of both sums; without a condition.
 
     Reference:
         Vaswani et al. 2017, in the form with norms in front; Peebles and Xie, Scalable Diffusion Models with
-        Transformers, 2023, section 3.2, for the condition ("adaLN-Zero").
+        Transformers, 2023, section 3.2, for the condition ("adaLN-Zero"); Touvron et al., Going deeper with Image
+        Transformers, 2021, section 3.1, for the factors ("LayerScale").
     """
 
-    def __init__(self, width: int, heads: int, causal: bool = False, condition: int = 0) -> None:
+    def __init__(self, width: int, heads: int, causal: bool = False, condition: int = 0, scaled: bool = False) -> None:
         super().__init__()
-        learned = condition == 0
-        self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=learned) for _ in range(2))
+        self.norms = nn.ModuleList(nn.LayerNorm(width, EPS, elementwise_affine=condition == 0) for _ in range(2))
+        self.factors = nn.Parameter(torch.ones(2, width)) if scaled else None
         self.attention = Attention(width, heads, causal)
         self.hidden = nn.Sequential(Linear(width, 4 * width), nn.GELU(), Linear(4 * width, width))
         self.adapt = Linear(condition, 6 * width, outscale=0.0) if condition else None
@@ -64,8 +69,9 @@ class Block(nn.Module):
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map [N, T, D], under a condition [N, T, C], to [N, T, D]."""
         if self.adapt is None or condition is None:
-            x = x + self.attention(self.norms[0](x))
-            return x + self.hidden(self.norms[1](x))
+            first, second = (1.0, 1.0) if self.factors is None else self.factors
+            x = x + first * self.attention(self.norms[0](x))
+            return x + second * self.hidden(self.norms[1](x))
         scale, shift, gate, scale2, shift2, gate2 = self.adapt(F.silu(condition)).chunk(6, -1)
         x = x + gate * self.attention(torch.addcmul(shift, self.norms[0](x), 1 + scale))
         return x + gate2 * self.hidden(torch.addcmul(shift2, self.norms[1](x), 1 + scale2))
