@@ -29,6 +29,9 @@ from foreworld.train.run import CONFIG, read_config
 from foreworld.train.sinks import Sinks
 
 QUICK_STEPS = 50
+ONLY_AT_THE_START = {"preset", "size", "as_video", "init", "vision_weights", "vision_sha256"}
+ONLY_AT_THE_START |= {"out", "heldout", "heldout_by", "overwrite"}
+"""Options that a resumed run takes from its folder."""
 COUNTED = {"skipped": "skipped", "rollbacks": "returns to a checkpoint"}
 
 
@@ -158,18 +161,7 @@ def _read_vision(model: Any, args: Any) -> None:
 
 def _resume(args: Any, model: Any, before: FitConfig) -> tuple[Path, FitResult]:
     folder = args.resume
-    for name in (
-        "preset",
-        "size",
-        "out",
-        "as_video",
-        "init",
-        "vision_weights",
-        "vision_sha256",
-        "heldout",
-        "heldout_by",
-        "overwrite",
-    ):
+    for name in sorted(ONLY_AT_THE_START):
         if getattr(args, name) != getattr(Train, name):
             flag = "--" + name.replace("_", "-")
             raise ConfigError(f"{flag} cannot be given with --resume, which restores it from {folder}; leave it out")

@@ -71,7 +71,7 @@ def load_vit(encoder: LatentEncoder, path: str | Path, sha256: str | None = None
     if sha256 is not None and (found := _hash(path)) != sha256.lower():
         raise CheckpointError(f"{path}: its sha256 is {found}, expected {sha256}; download it again")
     weights = _original_names(read_tensors(path, lambda forms: _check(path, forms)))
-    wanted = {name: value for name, value in net.state_dict().items()}
+    wanted = net.state_dict()
     own = {name: _own(name, weights, net, path) for name in wanted}
     for name, value in own.items():
         if value.shape != wanted[name].shape:
