@@ -79,7 +79,7 @@ def independent(weights: dict[str, Tensor], pictures: Tensor) -> Tensor:
     tokens = torch.cat([weights["cls_token"].expand(len(x), -1, -1), patches.flatten(2).transpose(1, 2)], 1)
     tokens = tokens + weights["pos_embed"]
     for i in range(LAYERS):
-        start, kinds = f"blocks.{i}.", ("weight", "bias")
+        start = f"blocks.{i}."
         own = {name.removeprefix(start): value for name, value in weights.items() if name.startswith(start)}
         layer = nn.TransformerEncoderLayer(
             WIDTH, HEADS, 4 * WIDTH, 0.0, "gelu", 1e-6, batch_first=True, norm_first=True
