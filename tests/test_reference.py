@@ -21,9 +21,9 @@ from foreworld.testing import CHECKS, PLANNER_CHECKS
 
 API = Path(__file__).parents[1] / "docs" / "api"
 MODULES = sorted(set(re.findall(r"automodule:: (foreworld[\w.]*)", "".join(p.read_text() for p in API.glob("*.md")))))
-EXAMPLES = ["Spec", "Segment", "seeded", "deterministic", "RSSM", "Linear", "Ensemble", "load", "collect"]
+EXAMPLES = ["Spec", "Segment", "seeded", "deterministic", "RSSM", "JEPA", "Linear", "Ensemble", "load", "collect"]
 EXAMPLES += ["check", "imagine", "fit", "load_run", "evaluate", "film_dreams", "DreamEnv"]
-EXAMPLES += ["Dreamer", "train_agent", "load_agent"]
+EXAMPLES += ["Dreamer", "train_agent", "load_agent", "watch_collapse"]
 ARRAYS = re.compile(r"\b(Tensor|ndarray)\b")
 SHAPED = re.compile(r"\[|shape|scalar", re.IGNORECASE)
 SHARED = {"NonConforming", "Inapplicable"}

@@ -14,6 +14,7 @@ KINDS = ("models", "planners", "envs", "formats", "sinks")
 _BUILTIN: dict[str, dict[str, str]] = {
     "models": {
         "ensemble": "foreworld.presets.ensemble:FAMILY",
+        "jepa": "foreworld.presets.jepa:FAMILY",
         "linear": "foreworld.presets.linear:FAMILY",
         "rssm": "foreworld.presets.rssm:FAMILY",
     },
