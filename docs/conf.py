@@ -38,7 +38,7 @@ python_use_unqualified_type_names = True
 # What lies outside of this site has no page here, and the site is built without asking others for theirs; nor have
 # type variables, and types of inner modules that a signature may name.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(torch|numpy|np|nn|gymnasium|gym|collections|pathlib|typing|types|dataclasses|abc)(\..*)?"),
+    (r"py:.*", r"(torch|numpy|np|nn|gymnasium|gym|collections|pathlib|typing|types|dataclasses|contextlib|abc)(\..*)?"),
     (r"py:class", r"Tensor|list\[.*|foreworld(\.\w+){3,}"),
 ]
 

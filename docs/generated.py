@@ -24,6 +24,7 @@ ENSEMBLE = ROOT / "benchmarks" / "results" / "ensemble.json"
 PLANNERS = ROOT / "benchmarks" / "results" / "planners.json"
 RECEDING = ROOT / "benchmarks" / "results" / "receding.json"
 SWM_PLAN = ROOT / "benchmarks" / "results" / "swm_plan.json"
+PLANNING = ROOT / "benchmarks" / "results" / "planning.json"
 WORLDS = ROOT / "benchmarks" / "results" / "worlds.json"
 TRUST = ROOT / "benchmarks" / "results" / "trust.json"
 MARK = re.compile(r"^<!-- generated: (?P<name>[a-z-]+) -->$", re.MULTILINE)
@@ -143,6 +144,46 @@ def planner_speed() -> str:
         if f"{name}_cpu_s" in row
     ]
     return table(["environments", "planner", "CPU s for all plans", "of the matmul bound"], rows)
+
+
+def planning_alone() -> str:
+    """Return what world models earn by planning alone."""
+    rows = []
+    for name, cell in _acted("mean_return"):
+        reached = f"{cell['mean_return']:.0f} ({cell['ci_low']:.0f} to {cell['ci_high']:.0f})"
+        floors = ["–" if cell[key] is None else f"{cell[key]:.0f}" for key in ("random_floor", "shooting_floor")]
+        latency = f"{cell['latency_ms_p50']:.0f}, {cell['latency_ms_p95']:.0f} ms for {cell['protocol']['num_envs']}"
+        late = "–" if cell["protocol"]["deadline_ms"] is None else percent(cell["deadline_misses"] / cell["decisions"])
+        rows.append([name, cell["protocol"]["budget"], reached, *floors, latency, late])
+    head = ["model, planner", "rollouts", "return (95 % interval)", "random actions", "random shooting"]
+    return table([*head, "a decision: median, 95 %", "too late"], rows)
+
+
+def planning_exact() -> str:
+    """Return how often worlds that plan with themselves reach their goals."""
+    rows = [
+        [
+            name,
+            cell["protocol"]["budget"],
+            f"{percent(cell['success'])} ({percent(cell['ci_low'])} to {percent(cell['ci_high'])})",
+            *(percent(cell[key]) for key in ("random_floor", "shooting_floor", "oracle")),
+        ]
+        for name, cell in _acted("success")
+    ]
+    head = [
+        "world, planner",
+        "rollouts",
+        "goals reached (95 % interval)",
+        "random actions",
+        "random shooting",
+        "oracle",
+    ]
+    return table(head, rows)
+
+
+def _acted(measure: str) -> list[tuple[str, dict[str, Any]]]:
+    cells = json.loads(PLANNING.read_text())["cells"]
+    return [(name, cell) for name, cell in cells.items() if cell["measure"] == measure]
 
 
 def _planners(kind: str, head: Sequence[str], names: Sequence[str]) -> str:
@@ -286,6 +327,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "planners-on-processes": planners_on_processes,
     "planners-receding": planners_receding,
     "planner-speed": planner_speed,
+    "planning-alone": planning_alone,
+    "planning-exact": planning_exact,
     "verbs": verbs,
     "helps": helps,
     "sizes": sizes,

@@ -17,13 +17,13 @@ import pytest
 from docstring_parser import DocstringStyle, parse
 
 import foreworld
-from foreworld.testing import CHECKS
+from foreworld.testing import CHECKS, PLANNER_CHECKS
 
 API = Path(__file__).parents[1] / "docs" / "api"
 MODULES = sorted(set(re.findall(r"automodule:: (foreworld[\w.]*)", "".join(p.read_text() for p in API.glob("*.md")))))
-EXAMPLES = ["Spec", "Segment", "seeded", "deterministic", "RSSM", "Linear", "Ensemble", "load", "collect"]
+EXAMPLES = ["Spec", "Segment", "seeded", "deterministic", "RSSM", "JEPA", "Linear", "Ensemble", "load", "collect"]
 EXAMPLES += ["check", "imagine", "fit", "load_run", "evaluate", "film_dreams", "DreamEnv"]
-EXAMPLES += ["Dreamer", "train_agent", "load_agent"]
+EXAMPLES += ["Dreamer", "train_agent", "load_agent", "watch_collapse"]
 ARRAYS = re.compile(r"\b(Tensor|ndarray)\b")
 SHAPED = re.compile(r"\[|shape|scalar", re.IGNORECASE)
 SHARED = {"NonConforming", "Inapplicable"}
@@ -75,7 +75,7 @@ def raised(function: Callable[..., Any]) -> set[str]:
 def faults_of_call(function: Callable[..., Any], doc: str) -> Iterator[str]:
     """Find what a function takes, gives or raises and does not say."""
     told = described(doc)
-    shared = function in CHECKS and not told  # the package says what every check takes and raises
+    shared = function in (*CHECKS, *PLANNER_CHECKS) and not told  # the package says what every check takes and raises
     for name, annotation in ({} if shared else taken(function)).items():
         if name not in told:
             yield f"does not describe {name}"
@@ -92,7 +92,7 @@ def faults_of_result(function: Callable[..., Any], doc: str) -> Iterator[str]:
     stated = parse(doc, DocstringStyle.GOOGLE)
     if gives != "None" and not (stated.returns or GIVES.search(doc)):
         yield "does not say what it returns"
-    shared = SHARED if function in CHECKS else set()
+    shared = SHARED if function in (*CHECKS, *PLANNER_CHECKS) else set()
     for error in sorted(raised(function) - shared):
         if error not in {entry.type_name for entry in stated.raises}:
             yield f"does not say that it raises {error}"

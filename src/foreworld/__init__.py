@@ -17,6 +17,7 @@ _EXPORTS = {
     "seeded": "foreworld.core",
     "deterministic": "foreworld.core",
     "RSSM": "foreworld.models.rssm",
+    "JEPA": "foreworld.models.jepa",
     "Linear": "foreworld.models.linear",
     "Ensemble": "foreworld.models.ensemble",
     "Dreamer": "foreworld.agents",
@@ -31,6 +32,7 @@ _EXPORTS = {
     "evaluate": "foreworld.studies",
     "check": "foreworld.studies",
     "film_dreams": "foreworld.studies",
+    "watch_collapse": "foreworld.studies",
 }
 
 __all__ = ["__version__", *_EXPORTS]
@@ -40,10 +42,11 @@ if TYPE_CHECKING:
     from foreworld.core import Segment, Spec, deterministic, seeded, tree
     from foreworld.data import load
     from foreworld.models.ensemble import Ensemble
+    from foreworld.models.jepa import JEPA
     from foreworld.models.linear import Linear
     from foreworld.models.rssm import RSSM
     from foreworld.rollout import DreamEnv, collect, imagine
-    from foreworld.studies import check, evaluate, film_dreams
+    from foreworld.studies import check, evaluate, film_dreams, watch_collapse
     from foreworld.train import fit, load_agent, load_run, train_agent
 
 

@@ -188,9 +188,7 @@ CARRIES: dict[str, Seed] = {
 }
 
 ACTING: dict[str, Seed] = {
-    "a filter without memory": rewritten(
-        AgentPolicy, "_choose", "(self.state, segment)", "(self.model.initial(2), segment)"
-    ),
+    "a filter without memory": rewritten(acting, "filtered", "observe(state, ", "observe(model.initial(2), "),
     "a filter blind to actions": around(
         acting, "one_row", lambda right, *args: replace(right(*args), prev_action=0 * right(*args).prev_action)
     ),
@@ -212,7 +210,7 @@ BUGS: dict[Check, dict[str, Seed]] = {
     check_carries: CARRIES,
     check_acting: ACTING,
     check_absent_rows: {
-        "absent rows are filtered": rewritten(AgentPolicy, "_choose", "if not rows.arrived.all():", "if False:")
+        "absent rows are filtered": rewritten(acting, "filtered", "if not rows.arrived.all():", "if False:")
     },
     check_mode: {
         "judged by samples": rewritten(

@@ -60,4 +60,7 @@ def test_worlds_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     rows = json.loads(capsys.readouterr().out)
     others = ["any Gymnasium id", "module:Class", "ALE/...", "crafter/...", "dmc/..."]
     assert [row["id"] for row in rows[:5]] == others
-    assert {row["id"]: row["what it is"] for row in rows[5:]} == {name: world.about for name, world in WORLDS.items()}
+    assert [row["example"] for row in rows[-3:]] == [
+        "gym_pusht/PushT-v0", "ogbench/pointmaze-medium-v0", "PointMaze_UMaze-v3"
+    ]  # fmt: skip
+    assert {row["id"]: row["what it is"] for row in rows[5:-3]} == {name: world.about for name, world in WORLDS.items()}

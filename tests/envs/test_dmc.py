@@ -96,6 +96,20 @@ def test_pictures_are_the_suites_and_the_plain_ones_cheaper() -> None:
         one.close()
 
 
+@pytest.mark.skipif(not drawable(), reason="no way to draw here")
+def test_fast_pictures_are_plain_ones_without_the_sky() -> None:
+    seen = {}
+    for name, options in {"plain": {"plain": True}, "fast": {"render_quality": "fast"}}.items():
+        env: Any = builder("dmc/walker-walk", image=True, image_size=48, **options)()
+        seen[name] = env.reset(seed=0)[0]["image"].astype(int)
+        env.close()
+    assert not np.array_equal(seen["plain"], seen["fast"]) and seen["fast"].std() > 5
+    same = (seen["plain"] == seen["fast"]).all(-1)
+    assert 0.1 < same.mean() < 0.95 and (seen["fast"][~same] == 0).all(), "where the sky was is black, and nothing else"
+    with pytest.raises(ConfigError, match="did you mean 'fast'"):
+        make("dmc/walker-walk", render_quality="fats")
+
+
 @pytest.mark.parametrize("name", ["dmc/cup-catch", "dmc/ball_in_cup-catch", "dmc/cartpole-swingup-sparse"])
 def test_ids_are_taken_with_either_stroke(name: str) -> None:
     builder(name)().close()

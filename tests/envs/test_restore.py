@@ -20,6 +20,9 @@ WORLDS += [f"foreworld/{name}-v0" for name in ("PointMaze", "PushT", "Reach", "T
 CLASSIC = ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0"]
 MUJOCO = ["HalfCheetah-v5", "Ant-v5", "Reacher-v5", "InvertedDoublePendulum-v5", "Humanoid-v5"]
 ATARI = ["ALE/Pong-v5", "ALE/Breakout-v5"]
+OGBENCH = ["ogbench/pointmaze-medium-v0", "ogbench/pointmaze-teleport-v0", "ogbench/antmaze-medium-v0"]
+ROBOTICS = ["PointMaze_UMaze-v3", "AntMaze_UMaze-v5"]
+PUSHT = ["gym_pusht/PushT-v0"]
 
 
 def needs(package: str, ids: list[str]) -> list[Any]:
@@ -38,7 +41,19 @@ def played(env: gym.Env, actions: list[Any]) -> Iterator[bytes]:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("env_id", [*WORLDS, *CLASSIC, *needs("mujoco", MUJOCO), *needs("ale_py", ATARI)])
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize(
+    "env_id",
+    [
+        *WORLDS,
+        *CLASSIC,
+        *needs("mujoco", MUJOCO),
+        *needs("ale_py", ATARI),
+        *needs("ogbench", OGBENCH),
+        *needs("gymnasium_robotics", ROBOTICS),
+        *needs("gym_pusht", PUSHT),
+    ],
+)
 def test_the_same_fifty_steps_come_again(env_id: str) -> None:
     options = {"sticky": 0.25} if env_id.startswith("ALE/") else {}
     build = builder(env_id, max_steps=70, **options)

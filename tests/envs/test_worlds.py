@@ -160,3 +160,38 @@ def test_options_of_worlds_without_a_goal() -> None:
         env.goal()
     with pytest.raises(EnvironmentFault, match="two rooms: no goal to show"):
         opened("foreworld/TwoRooms-v0").goal()
+
+
+def test_start_and_goal_of_all_episodes_can_be_fixed() -> None:
+    env = opened("foreworld/PointMaze-v0", start=[0.5, 0.5], goal=[2.5, 0.5])
+    for seed in range(3):
+        _, told = env.reset(seed=seed)
+        assert told["start"].tolist() == [0.5, 0.5] and told["goal"].tolist() == [2.5, 0.5]
+    _, told = env.reset(options={"goal": [0.5, 2.5]})  # for once
+    assert told["goal"].tolist() == [0.5, 2.5] and told["start"].tolist() == [0.5, 0.5]
+    assert env.reset()[1]["goal"].tolist() == [2.5, 0.5]
+    with pytest.raises(ConfigError, match="inside a wall"):
+        make_world("foreworld/PointMaze-v0", goal=[0.5, 1.5])
+    with pytest.raises(ConfigError, match="has no goal"):
+        make_world("foreworld/Pendulum-v0", goal=[0.5, 1.5])
+
+
+def test_a_vector_shows_the_goal_of_every_episode() -> None:
+    env = make("foreworld/Reach-v0", num_envs=2, image_size=16)
+    world: Any = build("foreworld/Reach-v0", image_size=16)
+    rows = env.reset(seed=0)
+    for index in range(2):
+        seen, state = env.goal(index), rows.truth["state"][index : index + 1].astype(np.float64)
+        assert set(seen) == {"image", "truth/state"} and seen["image"].shape == (3, 16, 16)
+        assert np.allclose(seen["truth/state"], world.reached(state)[0], atol=1e-6)
+        there = world.observe(world.reached(state))["image"][0].astype(int)
+        assert abs(seen["image"].astype(int) - there).max() <= 1
+    env.close()
+    blind = make("CartPole-v1")
+    blind.reset(seed=0)
+    with pytest.raises(EnvironmentFault, match="shows no goal"):
+        blind.goal(0)
+    aimless = make("foreworld/Pendulum-v0")
+    aimless.reset(seed=0)
+    with pytest.raises(EnvironmentFault, match="no goal to show"):
+        aimless.goal(0)

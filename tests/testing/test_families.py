@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 
 from foreworld.core import Spec
+from foreworld.encoders.latent import Vision
 from foreworld.models.ensemble import Ensemble
+from foreworld.models.jepa import JEPA, JEPAConfig
 from foreworld.models.linear import Linear, LinearConfig
 from foreworld.models.rssm import RSSM, RSSMConfig
 from foreworld.testing import Check, Factory, check_alignment, check_compile, parametrize_conformance, specs
 
 SMALL: dict[str, Any] = {"deter": 32, "units": 16, "latents": 4, "classes": 4, "blocks": 2, "depth": 2, "layers": 1}
 COUNTS: dict[str, Any] = SMALL | {"deter": 64, "units": 32, "latents": 8}
+SMALL_JEPA: dict[str, Any] = {"latent": 16, "units": 32, "layers": 1, "vision": Vision(widths=(4, 8))}
 ALL = specs()
 MIXED = {"mixed_discrete": ALL["mixed_discrete"]}
 VECTORS = {"vector_box": ALL["vector_box"]}
@@ -27,6 +30,11 @@ def rssm(**fields: Any) -> Factory:
 def linear(**fields: Any) -> Factory:
     config = LinearConfig(**({"components": 8} | fields))
     return lambda spec: Linear(spec, config)
+
+
+def jepa(**fields: Any) -> Factory:
+    config = JEPAConfig(**(SMALL_JEPA | fields))
+    return lambda spec: JEPA(spec, config)
 
 
 def ensemble(member: str, each: dict[str, Any], **fields: Any) -> Factory:
@@ -80,6 +88,36 @@ def test_linear_trained(check: Check) -> None:
 
 @parametrize_conformance(linear(window=3, fit="gradient"), VECTORS, updates=0)
 def test_linear_trained_window(check: Check) -> None:
+    check()
+
+
+@parametrize_conformance(jepa())
+def test_jepa(check: Check) -> None:
+    check()
+
+
+@parametrize_conformance(
+    jepa(window=3, predictor="transformer", target="ema", sigreg=0.0, variance=1.0, covariance=1.0, similarity=0.5,
+         inverse=1.0, vision=Vision(kind="vit", patch=8, tokens=32)),
+    MIXED | VECTORS | {"plain_video": ALL["plain_video"]},
+    updates=0,
+)  # fmt: skip
+def test_jepa_transformer(check: Check) -> None:
+    check()
+
+
+@parametrize_conformance(jepa(window=2, target="stopped", sigreg=0.0, barlow=1.0), MIXED | VECTORS, updates=0)
+def test_jepa_barlow_twins(check: Check) -> None:
+    check()
+
+
+@parametrize_conformance(jepa(encoder="given", sigreg=0.0, window=2, reward=False), VECTORS, updates=0)
+def test_jepa_of_given_latents(check: Check) -> None:
+    check()
+
+
+@parametrize_conformance(ensemble("jepa", SMALL_JEPA), VECTORS | MIXED, updates=0)
+def test_ensemble_of_jepa(check: Check) -> None:
     check()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor
 from foreworld.agents.dreamer import Dreamer
 from foreworld.core import Segment, Spec, WorldModel, tree
 from foreworld.envs import Rows
+
+S = TypeVar("S")
 
 
 class AgentPolicy:
@@ -61,18 +63,9 @@ class AgentPolicy:
             return self._choose(rows)
 
     def _choose(self, rows: Rows) -> np.ndarray:
-        segment = tree.to(one_row(self.model.spec, rows), self.device)
-        seen = tree.index(self.model.observe(self.state, segment), (slice(None), 0))
-        if not rows.arrived.all():
-            seen = tree.where(torch.from_numpy(rows.arrived).to(self.device), seen, self.state)
-        # a matrix product may round otherwise where the numbers lie otherwise, and a resumed run must not differ
-        self.state = seen = tree.map(Tensor.contiguous, seen)
-        choice = self.agent.policy(self.model.read(seen).feat)
-        action = choice.mode() if self.mode else choice.sample()
-        assert self.model.spec.action is not None
-        taken = self.model.spec.action.from_model(action.cpu()).numpy()
-        whole = rows.prev_action.dtype.kind in "iu"
-        return (np.rint(taken) if whole else taken).astype(rows.prev_action.dtype)
+        self.state = filtered(self.model, self.state, rows)
+        choice = self.agent.policy(self.model.read(self.state).feat)
+        return as_taken(self.model.spec, choice.mode() if self.mode else choice.sample(), rows)
 
     def carry(self) -> Tensor:
         """Return the state as numbers [N, K], to be kept with the rows."""
@@ -82,6 +75,33 @@ class AgentPolicy:
 def _held(module: Any) -> list[Tensor]:
     """List the parameters and buffers of a module, those too that are not saved."""
     return [*module.parameters(), *module.buffers()]
+
+
+def filtered(model: WorldModel[S], state: S, rows: Rows) -> S:
+    """Let a model filter the rows that arrived from N environments.
+
+    Args:
+        model: the world model.
+        state: after the rows before, leaves [N, ...].
+        rows: what arrived.
+
+    Returns:
+        States with leaves [N, ...], contiguous; as they were where nothing arrived.
+    """
+    device = tree.leaves(state)[0].device
+    seen = tree.index(model.observe(state, tree.to(one_row(model.spec, rows), device)), (slice(None), 0))
+    if not rows.arrived.all():
+        seen = tree.where(torch.from_numpy(rows.arrived).to(device), seen, state)
+    # a matrix product may round otherwise where the numbers lie otherwise, and a resumed run must not differ
+    return tree.map(Tensor.contiguous, seen)
+
+
+def as_taken(spec: Spec, action: Tensor, rows: Rows) -> np.ndarray:
+    """Turn model-ready actions [N, A] into those that the environments of these rows take, [N, ...]."""
+    assert spec.action is not None
+    taken = spec.action.from_model(action.cpu()).numpy()
+    whole = rows.prev_action.dtype.kind in "iu"
+    return (np.rint(taken) if whole else taken).astype(rows.prev_action.dtype)
 
 
 def one_row(spec: Spec, rows: Rows) -> Segment:

@@ -1,4 +1,4 @@
-"""`foreworld list`: families, sizes, environments, runs."""
+"""`foreworld list`: families, sizes, planners, environments, runs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 import tyro
 
 from foreworld.cli.options import parse, print_json, print_table
+from foreworld.cli.planner_flags import listed
 from foreworld.core import Spec
 from foreworld.core.files import read_json
 from foreworld.core.registry import load as find
@@ -20,17 +21,34 @@ from foreworld.train.checkpoint import list_checkpoints, updates_of
 from foreworld.train.run import CHECKPOINTS, CONFIG
 from foreworld.worlds.catalogue import WORLDS
 
+ADAPTED = {
+    "gym_pusht": (
+        "gym_pusht/PushT-v0",
+        "foreworld",
+        "gym_pusht/PushT-v0",
+        "push a T onto its outline; vectors or pictures",
+    ),
+    "ogbench": ("ogbench/...", "foreworld", "ogbench/pointmaze-medium-v0", "mazes of OGBench; vectors or pictures"),
+    "robotics": (
+        "PointMaze_...",
+        "foreworld",
+        "PointMaze_UMaze-v3",
+        "mazes of Gymnasium-Robotics; vectors or pictures",
+    ),
+}
+"""What opens environments of other packages with goals: ids, who made the adapter, an example, what it is."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class List:
-    """List what there is: model families with their sizes, agent presets, environments, or the runs in a folder.
+    """List what there is: model families with their sizes, agent presets, planners, environments, or runs in a folder.
 
     example: foreworld list models
 
     example: foreworld list runs
     """
 
-    what: Annotated[Literal["models", "agents", "envs", "runs"], tyro.conf.Positional] = "models"
+    what: Annotated[Literal["models", "agents", "planners", "envs", "runs"], tyro.conf.Positional] = "models"
     """What to list."""
     folder: Path = Path("runs")
     """Where runs are looked for."""
@@ -41,7 +59,13 @@ class List:
 def run(argv: list[str]) -> None:
     """Run the verb."""
     args = parse(List, argv, "list")
-    found = {"models": _models, "agents": _agents, "envs": _envs, "runs": lambda: _runs(args.folder)}
+    found = {
+        "models": _models,
+        "agents": _agents,
+        "planners": _planners,
+        "envs": _envs,
+        "runs": lambda: _runs(args.folder),
+    }
     columns, rows = found[args.what]()
     if args.json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
@@ -73,6 +97,10 @@ def _agents() -> tuple[list[str], list[list[str | int | float]]]:
     return ["preset", "deter", "steps", "train ratio", "environments", "for"], rows
 
 
+def _planners() -> tuple[list[str], list[list[str | int]]]:
+    return ["planner", "actions", "horizon by default", "rollouts by default", "how it searches"], listed()
+
+
 def _envs() -> tuple[list[str], list[list[str]]]:
     rows = [["any Gymnasium id", "gymnasium", "CartPole-v1", ""]]
     rows.append(["module:Class", "you", "my_arm:Pusher", "a class of your own, in the current directory or installed"])
@@ -85,6 +113,8 @@ def _envs() -> tuple[list[str], list[list[str]]]:
             rows.append(["crafter/...", "foreworld", "crafter/reward", "survival with 22 achievements; pictures"])
         elif name == "dmc":
             rows.append(["dmc/...", "foreworld", "dmc/walker-walk", "DeepMind Control Suite; vectors or pictures"])
+        elif name in ADAPTED:
+            rows.append(list(ADAPTED[name]))
         else:
             rows.append([f"{name}/...", "foreworld", name, ""])
     return ["id", "made by", "example", "what it is"], rows

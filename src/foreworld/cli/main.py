@@ -11,17 +11,23 @@ from foreworld import __version__
 VERBS = {
     "demo": "play Atari, learn a world model in minutes, and show its dreams beside the truth",
     "collect": "let a policy act in an environment and store the episodes",
+    "import": "make a dataset out of files: robomimic, Minari, npz",
+    "export": "write a dataset for other tools: robomimic, Minari, npz",
     "check": "say whether a dataset can be trained on: shifted actions, damage, frozen frames, NaN",
     "inspect": "show what a dataset or a run holds",
-    "list": "list model families, sizes, environments, and the runs in a folder",
+    "list": "list model families, sizes, planners, environments, and the runs in a folder",
     "train": "train a world model on stored episodes",
     "eval": "measure open-loop error against trivial baselines, write a report",
     "imagine": "write a video of a dream beside the truth",
     "horizon": "say how many steps may be trusted: measured on trajectories, or from an error per step",
     "agent": "train an agent in the dreams of a world model that learns from what it does",
     "act": "let a trained agent act, print its return with an interval, and write a clip",
+    "plan": "act by planning with a world model, beside random actions, random shooting and an oracle",
     "bench": "measure how fast training, imagination, sampling and collection run here",
 }
+
+MODULES = {"import": "import_"}
+"""Verbs whose module has another name, as theirs is a word of Python."""
 
 EXAMPLES = """examples:
   foreworld demo
@@ -30,6 +36,7 @@ EXAMPLES = """examples:
   foreworld eval --run runs/first --data episodes
   foreworld imagine --run runs/first --data episodes --out dream.mp4
   foreworld agent --env CartPole-v1 --out runs/cartpole
+  foreworld plan --run runs/cartpole
 """
 
 BAD_INPUT = 2
@@ -70,7 +77,7 @@ def _main(args: list[str]) -> int:
     if verb not in VERBS:
         return _fail("", unknown("verb", verb, list(VERBS)))
     try:
-        return import_module(f"foreworld.cli.{verb}").run(rest) or 0
+        return import_module(f"foreworld.cli.{MODULES.get(verb, verb)}").run(rest) or 0
     except ForeworldError as error:
         return _fail(verb, str(error))
     except BrokenPipeError:

@@ -17,14 +17,21 @@ from foreworld.core.files import claim_output
 from foreworld.core.interrupt import Interrupted
 from foreworld.core.registry import load as find
 from foreworld.data import Dataset, load
+from foreworld.encoders.latent import LatentEncoder
+from foreworld.encoders.pretrained import load_vit
+from foreworld.models.jepa import JEPA
+from foreworld.studies.collapse import watch_collapse
 from foreworld.studies.filming import can_film, film_dreams
-from foreworld.train import Film, FitConfig, FitResult, fit, load_run
+from foreworld.train import FitConfig, FitResult, adopt, fit, load_run
 from foreworld.train.log import Display
 from foreworld.train.offline import Report
 from foreworld.train.run import CONFIG, read_config
 from foreworld.train.sinks import Sinks
 
 QUICK_STEPS = 50
+ONLY_AT_THE_START = {"preset", "size", "as_video", "init", "vision_weights", "vision_sha256"}
+ONLY_AT_THE_START |= {"out", "heldout", "heldout_by", "overwrite"}
+"""Options that a resumed run takes from its folder."""
 COUNTED = {"skipped": "skipped", "rollbacks": "returns to a checkpoint"}
 
 
@@ -57,6 +64,14 @@ class Train:
     """Share of the data that is not trained on, for `foreworld eval`; 0 trains on all."""
     heldout_by: Literal["episode", "time"] = "episode"
     """Hold out whole episodes, or the end of every episode."""
+    as_video: bool = False
+    """Train a model of plain video: leave out the actions that the data has."""
+    init: Path | None = None
+    """Begin with the weights of this run, as far as names and shapes fit: an encoder trained on plain video, say."""
+    vision_weights: Path | None = None
+    """Weights of a DINOv2 vision transformer, a local safetensors file, for jepa with --model.vision.kind dino."""
+    vision_sha256: str | None = None
+    """What the hash of that file must be."""
     resume: Path | None = None
     """Go on with the run in this folder, exactly; nothing else is needed. Options given besides change its settings."""
     sink: tuple[str, ...] = ()
@@ -119,19 +134,34 @@ def _start(args: Any, family: Any) -> tuple[Path, FitResult]:
     config = _with_flags(args.fit, args)
     data = load(args.data)
     train, heldout = (data, None) if args.heldout == 0 else data.split(args.heldout, by=args.heldout_by)
+    if args.as_video:
+        train = train.with_spec(replace(train.spec, action=None))
     torch.manual_seed(config.seed)
     model = family.build(train.spec, args.model).to(device(args.device))
+    if args.vision_weights is not None:
+        _read_vision(model, args)
+    if args.init is not None:
+        taken, left = adopt(model, args.init)
+        say(f"{len(taken)} of {len(taken) + len(left)} tensors are those of {args.init}", args.json)
     # made here and again by fit, so that a missing package is found before an old run is replaced
     Sinks(args.sink, args.out, {})
     claim_output(args.out, args.overwrite)
     with Display(f"train {family.name}", "updates", args.json, limit=60 * config.minutes) as display:
-        report, film = show(display), _film(args, model, heldout)
-        return args.out, fit(model, train, config, out=args.out, report=report, sinks=args.sink, film=film)
+        watched = _watched(args, model, heldout)
+        return args.out, fit(model, train, config, out=args.out, report=show(display), sinks=args.sink, **watched)
+
+
+def _read_vision(model: Any, args: Any) -> None:
+    encoder = model.encoder if isinstance(model, JEPA) else None
+    if not isinstance(encoder, LatentEncoder):
+        raise ConfigError("--vision-weights: only a jepa that encodes pictures can take them")
+    load_vit(encoder, args.vision_weights, args.vision_sha256)
+    say(f"the vision transformer is that of {args.vision_weights}", args.json)
 
 
 def _resume(args: Any, model: Any, before: FitConfig) -> tuple[Path, FitResult]:
     folder = args.resume
-    for name in ("preset", "size", "out", "heldout", "heldout_by", "overwrite"):
+    for name in sorted(ONLY_AT_THE_START):
         if getattr(args, name) != getattr(Train, name):
             flag = "--" + name.replace("_", "-")
             raise ConfigError(f"{flag} cannot be given with --resume, which restores it from {folder}; leave it out")
@@ -145,17 +175,21 @@ def _resume(args: Any, model: Any, before: FitConfig) -> tuple[Path, FitResult]:
     if args.data is not None:
         trained = replace(trained, data=args.data)
     data = trained.training_data()
-    film = _film(args, trained.model, trained.heldout_data())
+    watched = _watched(args, trained.model, trained.heldout_data())
     if config != before:
         say(f"resume: settings differ from the run's: {difference(before, config)}", args.json)
     with Display("train (resumed)", "updates", args.json, limit=60 * config.minutes) as display:
         report, sinks = show(display), args.sink or None
-        result = fit(trained.model, data, config, out=folder, resume=True, report=report, sinks=sinks, film=film)
+        result = fit(trained.model, data, config, out=folder, resume=True, report=report, sinks=sinks, **watched)
         return folder, result
 
 
-def _film(args: Any, model: Any, heldout: Dataset | None) -> Film | None:
-    return film_dreams(heldout) if not args.no_clips and heldout is not None and can_film(model) else None
+def _watched(args: Any, model: Any, heldout: Dataset | None) -> dict[str, Any]:
+    """Return who looks at the model at every checkpoint: a film of its dreams, a monitor of its embedding."""
+    if heldout is None:
+        return {}
+    film = film_dreams(heldout) if not args.no_clips and can_film(model) else None
+    return {"film": film, "monitor": watch_collapse(heldout) if "embed" in model.provides else None}
 
 
 def show(display: Display) -> Report:

@@ -35,8 +35,8 @@ from foreworld.core.errors import DataError, ForeworldError, OutputExists, Write
 MANIFEST = "manifest.json"
 SEAL = "sha256"
 """Field of a sealed JSON file that holds the hash of all others."""
-OURS = ("config.json", "schema.json", "episodes")
-"""One of these lies in every folder that foreworld writes: a run, a dataset, an interrupted demo."""
+OURS = ("config.json", "schema.json", "episodes", "foreworld.json", "plan.json")
+"""One of these lies in every folder that foreworld writes: a run, a dataset, an interrupted demo, an export, plans."""
 
 LARGEST_JSON = 12 * 2**20
 MOST_CONTAINERS = 400_000

@@ -14,17 +14,35 @@ KINDS = ("models", "planners", "envs", "formats", "sinks")
 _BUILTIN: dict[str, dict[str, str]] = {
     "models": {
         "ensemble": "foreworld.presets.ensemble:FAMILY",
+        "jepa": "foreworld.presets.jepa:FAMILY",
         "linear": "foreworld.presets.linear:FAMILY",
         "rssm": "foreworld.presets.rssm:FAMILY",
     },
-    "planners": {},
+    "planners": {
+        "categorical_cem": "foreworld.plan:CategoricalCEM",
+        "cem": "foreworld.plan:CEM",
+        "gradient": "foreworld.plan:Gradient",
+        "hybrid": "foreworld.plan:Hybrid",
+        "icem": "foreworld.plan:ICEM",
+        "mppi": "foreworld.plan:MPPI",
+        "quasi_newton": "foreworld.plan:QuasiNewton",
+        "random_shooting": "foreworld.plan:RandomShooting",
+        "tree_search": "foreworld.plan:TreeSearch",
+    },
     "envs": {
         "ALE": "foreworld.envs.atari:make_atari",
         "crafter": "foreworld.envs.crafter:make_crafter",
         "dmc": "foreworld.envs.dmc:make_dmc",
         "foreworld": "foreworld.envs.worlds:make_world",
+        "gym_pusht": "foreworld.envs.pusht:make_pusht",
+        "ogbench": "foreworld.envs.ogbench:make_ogbench",
+        "robotics": "foreworld.envs.robotics:make_robotics",
     },
-    "formats": {},
+    "formats": {
+        "minari": "foreworld.data.formats.minari:FORMAT",
+        "npz": "foreworld.data.formats.npz:FORMAT",
+        "robomimic": "foreworld.data.formats.robomimic:FORMAT",
+    },
     "sinks": {
         "tensorboard": "foreworld.train.sinks:TensorBoard",
         "trackio": "foreworld.train.sinks:trackio",

@@ -246,10 +246,13 @@ class Dataset:
     def with_spec(self, spec: Spec) -> Dataset:
         """Read the same rows under the spec of a trained model, which fixes the action range.
 
+        A model of plain video reads rows with actions too, without them.
+
         Raises:
             SpecError: other observations or actions; ranges and frame rates may differ.
         """
-        if _form(spec) != _form(self.schema.spec):
+        stored = self.schema.spec if spec.action is not None else replace(self.schema.spec, action=None)
+        if _form(spec) != _form(stored):
             raise SpecError(f"{self.path}: its observations or actions differ from the model's; use data of its world")
         return replace(self, spec=spec, _cumulative={})
 

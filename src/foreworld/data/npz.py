@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -51,16 +52,35 @@ def read_npz(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) ->
         >>> found["x"]
         array([0., 1., 2.])
     """
+    with _archive(path) as (archive, members):
+        if absent := [name for name in needed if name not in members]:
+            raise DataError(f"{path}: {unknown('array', absent[0], sorted(members))}; it is needed")
+        wanted = [name for name in (*needed, *optional) if name in members]
+        return {name: _read(f"{path}: {name}", archive, members[name]) for name in wanted}
+
+
+def array_names(path: Path) -> list[str]:
+    """Return the names of the arrays in an `.npz` file.
+
+    Args:
+        path: the file.
+
+    Raises:
+        DataError: no such file, or it is damaged.
+    """
+    with _archive(path) as (_, members):
+        return list(members)
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
+    """Open a file, and say in one sentence what is wrong with it."""
     with open_regular(path) as file:
         if not file.read(4).startswith(b"PK"):
             raise DataError(f"{path}: is no .npz file; write it with numpy.savez")
         try:
             with zipfile.ZipFile(file) as archive:
-                members = _members(path, archive)
-                if absent := [name for name in needed if name not in members]:
-                    raise DataError(f"{path}: {unknown('array', absent[0], sorted(members))}; it is needed")
-                wanted = [name for name in (*needed, *optional) if name in members]
-                return {name: _read(f"{path}: {name}", archive, members[name]) for name in wanted}
+                yield archive, _members(path, archive)
         except _FAULTS as fault:
             raise DataError(f"{path}: not readable as .npz ({fault}); it is damaged, restore it from a copy") from fault
 

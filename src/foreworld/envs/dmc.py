@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 import gymnasium as gym
@@ -12,6 +13,7 @@ from gymnasium import spaces
 from foreworld.core.errors import ConfigError, EnvironmentFault, MissingExtra, UnknownName
 from foreworld.core.registry import unknown
 from foreworld.core.spaces import TRUTH
+from foreworld.envs.mujoco import LEFT_OUT, RenderQuality, draw_without_screen, is_fast, lighten_model
 
 CAMERAS = {"quadruped": 2}
 """The camera that follows, where it is not number 0."""
@@ -41,6 +43,7 @@ class ControlSuite(gym.Env[dict[str, np.ndarray], np.ndarray]):
         repeat: int = 1,
         camera: int | None = None,
         plain: bool = False,
+        render_quality: RenderQuality = "full",
     ) -> None:
         """Open a task.
 
@@ -55,6 +58,7 @@ class ControlSuite(gym.Env[dict[str, np.ndarray], np.ndarray]):
             camera: which camera looks; None for the one that is usual.
             plain: draw without shadows, reflections and smooth edges: 3 to 12 times faster without a GPU, and not the
                 pictures of published results.
+            render_quality: `full`, or `fast`: as `plain`, and without the sky.
         """
         if not (proprio or image) or repeat < 1:
             raise ConfigError(f"dmc/{domain}-{task}: observe at least one of proprio and image, and repeat at least 1")
@@ -63,8 +67,11 @@ class ControlSuite(gym.Env[dict[str, np.ndarray], np.ndarray]):
         self._env: Any = suite.load(domain, task, task_kwargs={"random": 0})
         self._repeat, self._image, self._proprio, self._flat = repeat, image, proprio, flat
         self._camera = CAMERAS.get(domain, 0) if camera is None else camera
-        self._size, self._flags = image_size, PLAIN if plain else {}
-        if plain:
+        fast = is_fast(f"dmc/{domain}-{task}", render_quality)
+        self._size, self._flags = image_size, dict.fromkeys(LEFT_OUT, False) if fast else PLAIN if plain else {}
+        if fast:
+            lighten_model(self._env.physics.model)
+        elif plain:
             self._env.physics.model.vis.quality.offsamples = 0
         fps = 1 / (self._env.control_timestep() * repeat)
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": fps, "frame_skip": repeat}
@@ -103,11 +110,19 @@ class ControlSuite(gym.Env[dict[str, np.ndarray], np.ndarray]):
     def render(self) -> np.ndarray:
         """Draw the body, uint8 [H, W, 3]."""
         size, flags = self._size, self._flags
+        _forget_context()
         return self._env.physics.render(size, size, camera_id=self._camera, render_flag_overrides=flags)
 
     def close(self) -> None:
-        """Give the simulator back."""
+        """Give the simulator and what draws back."""
+        _forget_context()
+        self._env.physics.free()
         self._env.close()
+
+    def __del__(self) -> None:
+        """Give it back also where nobody closed the environment."""
+        with suppress(Exception):
+            self.close()
 
     def _observe(self, observed: dict[str, Any]) -> dict[str, np.ndarray]:
         found = {TRUTH + "state": self._env.physics.get_state()}
@@ -130,13 +145,20 @@ class ControlSuite(gym.Env[dict[str, np.ndarray], np.ndarray]):
         return {"proprio": np.concatenate([part.ravel() for part in parts.values()])} if self._flat else parts
 
 
+def _forget_context() -> None:
+    """Let the suite make its own context current: it remembers whose turn it was, and knows of no others who draw."""
+    remembered: Any = import_module("dm_control._render.base")
+    remembered._CURRENT_CONTEXT_FOR_THREAD.clear()
+    remembered._CURRENT_THREAD_FOR_CONTEXT.clear()
+
+
 def make_dmc(env_id: str, *, image_size: int | None = 64, **options: Any) -> gym.Env:
     """Open a task of the DeepMind Control Suite by its id, `dmc/<domain>-<task>`.
 
     Args:
         env_id: for example `dmc/walker-walk`, `dmc/cartpole-swingup_sparse` or `dmc/cup-catch`.
         image_size: side of the picture; None for 64.
-        **options: `proprio`, `image`, `flat`, `repeat`, `camera` and `plain`, see `ControlSuite`.
+        **options: `proprio`, `image`, `flat`, `repeat`, `camera`, `plain` and `render_quality`, see `ControlSuite`.
 
     Returns:
         A `ControlSuite`.
@@ -146,8 +168,7 @@ def make_dmc(env_id: str, *, image_size: int | None = 64, **options: Any) -> gym
         UnknownName: no such task.
         EnvironmentFault: an option that does not exist, or no way to draw.
     """
-    if "MUJOCO_GL" not in os.environ and "DISPLAY" not in os.environ:
-        os.environ["MUJOCO_GL"] = "egl"  # without a screen, dm_control would look for one all the same
+    draw_without_screen()
     try:
         from dm_control import suite
     except ImportError as fault:

@@ -13,10 +13,11 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import TimeLimit
 
 from foreworld.core import registry
-from foreworld.core.errors import ConfigError, EnvironmentFault, MissingExtra, UnknownName
+from foreworld.core.errors import ConfigError, EnvironmentFault, ForeworldError, MissingExtra, UnknownName
 from foreworld.envs.contract import Guard
 from foreworld.envs.driver import Builder
 from foreworld.envs.fleet import Local
+from foreworld.envs.mujoco import make_mujoco
 from foreworld.envs.own import own_class
 from foreworld.envs.vector import Vector
 from foreworld.envs.workers import Workers
@@ -24,6 +25,12 @@ from foreworld.envs.wrappers import KeepKeys, ResizeImages, has_size
 
 PLUGINS = {"MiniGrid-": ("minigrid", "minigrid"), "BabyAI-": ("minigrid", "minigrid")}
 """Prefix of ids that a package registers when it is imported, to the package and its extra."""
+
+FAMILIES = {"PointMaze_": "robotics", "AntMaze_": "robotics"}
+"""Prefix of ids without a `/` to the name under which what opens them is registered."""
+
+MUJOCO = "gymnasium.envs.mujoco"
+"""Where Gymnasium keeps its environments on MuJoCo."""
 
 EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "classic_control": "classic", "minigrid": "minigrid"}
 """Part of an entry point to the extra that installs what it needs."""
@@ -127,12 +134,13 @@ def _one(
 ) -> gym.Env:
     """Open and wrap one environment."""
     prefix, slash, _ = env_id.partition("/")
-    if slash and prefix in registry.names("envs"):
-        env: gym.Env = registry.load("envs", prefix)(env_id, image_size=image_size, **options)
+    family = prefix if slash else next((name for start, name in FAMILIES.items() if env_id.startswith(start)), "")
+    if family in registry.names("envs"):
+        env: gym.Env = registry.load("envs", family)(env_id, image_size=image_size, **options)
     elif (own := own_class(env_id)) is not None:
         env = _own(env_id, own, options)
     else:
-        env = _gym(env_id, registered, options)
+        env = _gym(env_id, registered, image_size, options)
     if max_steps is not None:
         env = TimeLimit(env, max_steps)
     if keys is not None:
@@ -149,7 +157,7 @@ def _own(env_id: str, own: type[gym.Env], options: dict[str, Any]) -> gym.Env:
         raise EnvironmentFault(f"{env_id}: cannot be opened ({type(fault).__name__}: {fault})") from fault
 
 
-def _gym(env_id: str, registered: EnvSpec | None, options: dict[str, Any]) -> gym.Env:
+def _gym(env_id: str, registered: EnvSpec | None, image_size: int | None, options: dict[str, Any]) -> gym.Env:
     if registered is not None:
         gym.registry.setdefault(env_id, registered)
     for start, (package, extra) in PLUGINS.items():
@@ -157,8 +165,13 @@ def _gym(env_id: str, registered: EnvSpec | None, options: dict[str, Any]) -> gy
             _import(package, extra, env_id)
     if ":" not in env_id and env_id not in gym.registry:  # Gymnasium's `module:id` registers on import
         raise UnknownName(registry.unknown("environment", env_id, list(gym.registry)))
+    home = getattr(gym.registry.get(env_id), "entry_point", None)
     try:
+        if isinstance(home, str) and home.startswith(MUJOCO):
+            return make_mujoco(env_id, image_size=image_size, **options)
         return gym.make(env_id, disable_env_checker=True, **options)
+    except ForeworldError:
+        raise
     except (error.DependencyNotInstalled, ModuleNotFoundError) as fault:
         entry = str(getattr(gym.registry.get(env_id), "entry_point", ""))
         extra = next((extra for part, extra in EXTRAS.items() if part in entry), None)

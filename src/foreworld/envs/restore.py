@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import gymnasium as gym
@@ -14,9 +13,10 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from foreworld.core.errors import DataError, EnvironmentFault
 from foreworld.core.restore import Restorable, generator_from, generator_words, saved_fields
 from foreworld.envs.contract import Guard
+from foreworld.envs.mujoco import Pictured, Simulation
 from foreworld.envs.wrappers import KeepKeys, ResizeImages
 
-STATELESS = (Guard, KeepKeys, ResizeImages, PassiveEnvChecker)
+STATELESS = (Guard, KeepKeys, ResizeImages, Pictured, PassiveEnvChecker)
 """Wrappers that remember nothing between steps."""
 
 CLASSIC = {
@@ -28,16 +28,13 @@ CLASSIC = {
 }
 """Gymnasium's classic control: what each remembers."""
 
-READ = ("xpos", "xipos", "site_xpos", "cinert", "cvel", "cfrc_ext", "qfrc_actuator", "qfrc_constraint")
-READ += ("ten_length", "ten_velocity")
-"""What Gymnasium's MuJoCo environments read between two steps; MuJoCo leaves it as it was within the last one."""
-
 
 def restorable(env: gym.Env) -> Restorable | None:
     """Return what saves and restores an environment exactly, time limits and random numbers included.
 
-    It works for environments that implement `Restorable` (the bundled worlds, Atari), for Gymnasium's MuJoCo
-    and classic control environments, and for what `make` and `gym.make` wrap around them.
+    It works for environments that implement `Restorable` (the bundled worlds, Atari, the mazes of OGBench and
+    Gymnasium-Robotics, PushT), for Gymnasium's MuJoCo and classic control environments, and for what `make` and
+    `gym.make` wrap around them.
 
     Args:
         env: an open environment, wrapped or not.
@@ -117,33 +114,6 @@ class _Classic:
         self.env.np_random = generator_from(fields["random"])
 
 
-@dataclass(frozen=True)
-class _MuJoCo:
-    """An environment of MuJoCo: the whole state of its integrator, and what was computed within the last step."""
-
-    env: Any
-    mujoco: Any
-
-    def save(self) -> dict[str, np.ndarray]:
-        kind = self.mujoco.mjtState.mjSTATE_INTEGRATION
-        state = np.empty(self.mujoco.mj_stateSize(self.env.model, kind))
-        self.mujoco.mj_getState(self.env.model, self.env.data, state, kind)
-        read = {name: np.array(getattr(self.env.data, name)) for name in READ}
-        return {"state": state, **read, "random": generator_words(self.env.np_random)}
-
-    def restore(self, saved: Mapping[str, np.ndarray]) -> None:
-        model, data, kind = self.env.model, self.env.data, self.mujoco.mjtState.mjSTATE_INTEGRATION
-        shapes = {name: np.shape(getattr(data, name)) for name in READ}
-        fields = saved_fields(saved, {"state": (self.mujoco.mj_stateSize(model, kind),), **shapes, "random": (6,)})
-        self.mujoco.mj_setState(model, data, fields["state"], kind)
-        self.mujoco.mj_forward(model, data)
-        # once more: computing forces has moved the solver's first guess on
-        self.mujoco.mj_setState(model, data, fields["state"], kind)
-        for name in READ:
-            getattr(data, name)[:] = fields[name]
-        self.env.np_random = generator_from(fields["random"])
-
-
 def _wrappers(env: gym.Env) -> Iterator[gym.Wrapper]:
     """Walk the wrappers of an environment from the outside in."""
     while isinstance(env, gym.Wrapper):
@@ -159,5 +129,5 @@ def _core(env: gym.Env) -> Restorable | None:
     if home.startswith("gymnasium.envs.classic_control.") and name in CLASSIC:
         return _Classic(env, CLASSIC[name])
     if home.startswith("gymnasium.envs.mujoco.") and any(base.__name__ == "MujocoEnv" for base in type(env).__mro__):
-        return _MuJoCo(env, import_module("mujoco"))
+        return Simulation(env)
     return None

@@ -209,6 +209,31 @@ class Vector:
         found = None if env is None or env.render_mode != "rgb_array" else env.render()
         return found if isinstance(found, np.ndarray) and found.ndim == 3 else None
 
+    def goal(self, index: int) -> dict[str, np.ndarray]:
+        """Return what is seen at the goal of an environment's episode, name to [...] as it is stored.
+
+        The environment shows it by a method `goal()`, an observation of its own, as the bundled worlds with a goal do.
+
+        Args:
+            index: number of the environment.
+
+        Returns:
+            The observation, `truth/*` included.
+
+        Raises:
+            EnvironmentFault: it shows none, or runs in another process.
+        """
+        env = self._env.drivers[index].env if isinstance(self._env, Local) else None
+        show = getattr(None if env is None else env.unwrapped, "goal", None)
+        if not callable(show):
+            raise EnvironmentFault(f"{self.env_id}: shows no goal by a method goal(); name one, or plan for reward")
+        found = self._named(self._call(show))
+        values = {key: space.to_rest(found[key]) for key, space in self._spaces.items() if key in found}
+        for key, space in self._spaces.items():
+            if key not in values or values[key].shape != space.shape:
+                raise EnvironmentFault(f"{self.env_id}: its goal() shows no {key!r} in the form of its observations")
+        return values
+
     def close(self) -> None:
         """Close the environments."""
         self._env.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import gymnasium as gym
@@ -24,15 +24,25 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
     with a goal, `reset` tells `start`, `goal`, `distance` and `success` in its info, and `step` the last two.
     """
 
-    def __init__(self, world: Acting, *, steps: int = 200) -> None:
+    def __init__(
+        self,
+        world: Acting,
+        *,
+        steps: int = 200,
+        start: Sequence[float] | None = None,
+        goal: Sequence[float] | None = None,
+    ) -> None:
         """Open a world.
 
         Args:
             world: a world with an action.
             steps: of an episode.
+            start: coordinates where every episode begins, in a world with a goal; None for what is drawn.
+            goal: likewise, of the goal.
 
         Raises:
             EnvironmentFault: the world takes no action.
+            ConfigError: a start or goal that the world refuses.
         """
         if world.action is None:
             raise EnvironmentFault(f"{world.name}: takes no action, so it is no environment; record it instead")
@@ -42,11 +52,15 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
         self._state = np.empty((0, world.width))
         self._taken = 0
         self._aiming = world if isinstance(world, Aiming) else None
+        self._fixed = {name: at for name, at in (("start", start), ("goal", goal)) if at is not None}
         self._ending = world if isinstance(world, Ending) else None
         self._pictured = "image" in world.obs
         self.metadata = {"render_modes": ["rgb_array"] if self._pictured else [], "render_fps": 1 / world.dt}
         self.render_mode = "rgb_array" if self._pictured else None
-        probe = world.truth(world.start(np.random.default_rng(0), 1))
+        if self._fixed and self._aiming is None:
+            raise ConfigError(f"{world.name}: has no goal, so that neither can be placed; leave out start and goal")
+        first = self._wanted(world.start(np.random.default_rng(0), 1), dict(self._fixed))
+        probe = world.truth(first)
         truth: dict[str, spaces.Space[Any]] = {
             TRUTH + key: spaces.Box(-np.inf, np.inf, value.shape[1:], np.float64) for key, value in probe.items()
         }
@@ -63,7 +77,7 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
         Args:
             seed: of this and all later episodes; None goes on with the random numbers there are.
             options: `state` [S] to begin in a state; in a world with a goal also `start` and `goal`, coordinates that
-                take the place of what is drawn.
+                take the place of what is drawn, and of what was fixed for all episodes.
 
         Returns:
             What is seen, and what there is to know.
@@ -73,7 +87,7 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
         """
         super().reset(seed=seed)
         drawn = self.world.start(self.np_random, 1)
-        self._state, self._taken = self._wanted(drawn, dict(options or {})), 0
+        self._state, self._taken = self._wanted(drawn, self._fixed | (options or {})), 0
         if self._aiming is None:
             return self._observe(), {}
         start, goal = self._aiming.places(self._state)
@@ -148,13 +162,23 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
         return {key: value[0] for key, value in seen.items()}
 
 
-def make_world(env_id: str, *, image_size: int | None = None, steps: int | None = None, **parameters: Any) -> gym.Env:
+def make_world(
+    env_id: str,
+    *,
+    image_size: int | None = None,
+    steps: int | None = None,
+    start: Sequence[float] | None = None,
+    goal: Sequence[float] | None = None,
+    **parameters: Any,
+) -> gym.Env:
     """Open a world by its id, `foreworld/<World>-v0`.
 
     Args:
         env_id: as `foreworld list envs` shows it.
         image_size: side of its pictures, drawn at that size; None for 64.
         steps: of an episode; None for what the id stands for.
+        start: coordinates where every episode begins, in a world with a goal; None for what is drawn.
+        goal: likewise, of the goal.
         **parameters: fields of the world that differ from what the id stands for.
 
     Returns:
@@ -169,4 +193,5 @@ def make_world(env_id: str, *, image_size: int | None = None, steps: int | None 
     if world.action is None:
         remedy = "write episodes of it with `foreworld collect`, fw.collect or foreworld.rollout.record"
         raise EnvironmentFault(f"{env_id}: takes no action, so it is no environment; {remedy}")
-    return WorldEnv(cast(Acting, world), steps=entry(env_id).steps if steps is None else steps)
+    limit = entry(env_id).steps if steps is None else steps
+    return WorldEnv(cast(Acting, world), steps=limit, start=start, goal=goal)

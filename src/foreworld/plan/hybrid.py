@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from foreworld.core import WorldModel
 from foreworld.core.errors import ConfigError
 from foreworld.plan.cem import CEM
-from foreworld.plan.protocols import Objective, Plan, Planner, Warm
+from foreworld.plan.protocols import Objective, Plan, Planner, Warm, kind_of
 from foreworld.plan.quasi_newton import QuasiNewton
 
 
@@ -48,6 +48,11 @@ class Hybrid:
             )
 
     @property
+    def kind(self) -> Literal["vector", "discrete"] | None:
+        """The kind of actions that both can choose; None is any."""
+        return kind_of(self.first) or kind_of(self.second)
+
+    @property
     def horizon(self) -> int:
         """Number of actions in a plan."""
         return self.first.horizon
@@ -68,8 +73,9 @@ class Hybrid:
         """Search for the best actions [B, H, A]; see `Planner`."""
         begun = time.monotonic()
         broad = self.first(model, state, objective, warm, seconds)
-        left = None if seconds is None else seconds - (time.monotonic() - begun)
-        if left is not None and left <= 0:
+        spent = time.monotonic() - begun
+        left = None if seconds is None else seconds - spent
+        if left is not None and left < spent / broad.iterations:  # the first round of the second would come too late
             return broad
         fine = self.second(model, state, objective, broad.after(0), left)
         better = fine.score > broad.score

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -70,7 +70,10 @@ class Plan:
 
 
 class Planner(Protocol):
-    """What searches for actions in a world model, for B environments at once and independently."""
+    """What searches for actions in a world model, for B environments at once and independently.
+
+    An attribute `kind` says which actions it can choose, `vector` or `discrete`; without it, or with None, any.
+    """
 
     @property
     def horizon(self) -> int:
@@ -79,7 +82,10 @@ class Planner(Protocol):
 
     @property
     def budget(self) -> int:
-        """Rollouts that a search without a time limit spends on each environment, counted as in `Plan`."""
+        """Rollouts that a search without a time limit spends on each environment, counted as in `Plan`.
+
+        It may spend fewer only when it knows that nothing better is to be found.
+        """
         ...
 
     def __call__(
@@ -104,6 +110,15 @@ class Planner(Protocol):
             The best plan of each environment.
         """
         ...
+
+
+def kind_of(planner: Planner) -> Literal["vector", "discrete"] | None:
+    """Return the kind of actions that a planner can choose; None is any.
+
+    Args:
+        planner: anybody's; its attribute `kind` says so.
+    """
+    return getattr(planner, "kind", None)
 
 
 def _shifted(actions: Tensor, steps: int) -> Tensor:

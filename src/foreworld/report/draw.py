@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -72,6 +73,56 @@ def clip_frames(clip: Clip, side: int = _PANEL) -> Iterator[Picture]:
             image.paste(pil.Image.fromarray(enlarged), (left + _BORDER, top + _BORDER))
         where = f"step {step} of {len(clip.real) - clip.context}" if step > 0 else f"frame {t + 1} of {clip.context}"
         _footer(pen, top + down + 12, size[0], (phase, where, tint), t / max(1, len(clip.real) - 1), clip)
+        yield np.asarray(image)
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Pictures side by side, of which some move.
+
+    Attributes:
+        panels: name to [T, H, W, 3] uint8, or [H, W, 3] for one that stands still; all of one size.
+        notes: T sentences, one below each frame.
+        title: a few words.
+    """
+
+    panels: Mapping[str, Picture]
+    notes: Sequence[str]
+    title: str = ""
+
+
+def scene_frames(scene: Scene, side: int = _PANEL) -> Iterator[Picture]:
+    """Compose the frames of a video from panels with labels.
+
+    Args:
+        scene: what to show.
+        side: about how many pixels the longer side of a panel takes; pixels are enlarged by a whole factor.
+
+    Yields:
+        [H', W', 3] uint8, both sizes even.
+
+    Raises:
+        MissingExtra: Pillow is not installed.
+    """
+    pil = _pillow()
+    height, width = next(iter(scene.panels.values())).shape[-3:-1]
+    scale = max(1, round(side / max(height, width)))
+    across, down = max(width * scale + 2 * _BORDER, 150), height * scale + 2 * _BORDER
+    top = _MARGIN + (28 if scene.title else 0) + 20
+    size = (2 * _MARGIN + len(scene.panels) * (across + _GAP) - _GAP, top + down + 44)
+    size = (size[0] + size[0] % 2, size[1] + size[1] % 2)
+    for t, note in enumerate(scene.notes):
+        image = pil.Image.new("RGB", size, PAPER)
+        pen = pil.ImageDraw.Draw(image)
+        pen.text((_MARGIN, _MARGIN - 6), scene.title, INK, _font(17))
+        for k, (name, pictures) in enumerate(scene.panels.items()):
+            left = _MARGIN + k * (across + _GAP)
+            pen.text((left, top - 22), name, QUIET, _font(14))
+            box = (left, top, left + width * scale + 2 * _BORDER - 1, top + down - 1)
+            pen.rounded_rectangle(box, 5, outline=RULE if pictures.ndim == 3 else CONTEXT, width=_BORDER)
+            enlarged = (pictures if pictures.ndim == 3 else pictures[t]).repeat(scale, 0).repeat(scale, 1)
+            image.paste(pil.Image.fromarray(enlarged), (left + _BORDER, top + _BORDER))
+        pen.text((_MARGIN, top + down + 12), note, QUIET, _font(14))
         yield np.asarray(image)
 
 

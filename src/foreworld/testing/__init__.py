@@ -1,7 +1,8 @@
-"""The conformance kit: does a world model keep the protocol, and does what is stored survive faults?
+"""The conformance kit: does a world model, or a planner, keep the protocol, and does what is stored survive faults?
 
 Every check of `CHECKS` takes `make`, which builds a fresh model for a spec, and the `spec` to check it on. It raises
 `NonConforming` with what was compared and where it differs, or `Inapplicable` where it does not concern the model.
+Likewise every check of `PLANNER_CHECKS`, with `make`, which builds a planner with a horizon, and a `Problem`.
 """
 
 from foreworld.testing.alignment import check_alignment as check_alignment
@@ -32,6 +33,10 @@ from foreworld.testing.kit import Check as Check
 from foreworld.testing.kit import CheckResult as CheckResult
 from foreworld.testing.kit import check_world_model as check_world_model
 from foreworld.testing.kit import parametrize_conformance as parametrize_conformance
+from foreworld.testing.planners import PLANNER_CHECKS as PLANNER_CHECKS
+from foreworld.testing.planners import PlannerFactory as PlannerFactory
+from foreworld.testing.planners import Problem as Problem
+from foreworld.testing.planners import check_planner as check_planner
 from foreworld.testing.samples import random_actions as random_actions
 from foreworld.testing.samples import random_segment as random_segment
 from foreworld.testing.samples import specs as specs

@@ -1,5 +1,6 @@
 """Training: the offline and the online loop, the optimiser, checkpoints and run folders."""
 
+from foreworld.train.adopt import adopt as adopt
 from foreworld.train.offline import FitConfig as FitConfig
 from foreworld.train.offline import FitResult as FitResult
 from foreworld.train.offline import fit as fit

@@ -20,6 +20,7 @@ from foreworld.data import Dataset
 from foreworld.train.checkpoint import Progress
 from foreworld.train.guard import Checkpoints, Guard, check_weights
 from foreworld.train.log import MetricsFile, complain
+from foreworld.train.monitor import Monitor, Monitoring
 from foreworld.train.optim import AdamW, LaProp, make_optimizer, set_rate
 from foreworld.train.run import CHECKPOINTS, CONFIG, read_config, record_change, start_run
 from foreworld.train.sinks import Sink, Sinks
@@ -123,6 +124,7 @@ def fit(
     report: Report | None = None,
     sinks: Sequence[str | Sink] | None = None,
     film: Film | None = None,
+    monitor: Monitor | None = None,
     **fields: Any,
 ) -> FitResult:
     """Train a world model on stored episodes.
@@ -140,13 +142,11 @@ def fit(
         data: the training episodes.
         config: how to train; single fields can also be given by keyword. When resuming, the run's own.
         out: run folder for config, metrics and checkpoints; nothing is written without it.
-        resume: go on from the newest checkpoint of `out`, on the same batches and random numbers; settings that
-            differ from the run's are recorded in its config.
+        resume: go on from the newest checkpoint of `out`; settings that differ from the run's are recorded there.
         report: called after every update.
-        sinks: where metrics go besides the run folder: `tensorboard`, `wandb`, `trackio`, or a `Sink`; None for
-            nowhere, and when resuming for where the run's went.
-        film: makes a video beside every checkpoint, in `videos` of `out`, such as `film_dreams(heldout)`; the
-            weights are the same with and without.
+        sinks: further places for metrics: `tensorboard`, `wandb`, `trackio`, a `Sink`; None for those of a resumed run.
+        film: makes a video beside every checkpoint, in `videos` of `out`, such as `film_dreams(heldout)`.
+        monitor: looks at the model at every checkpoint, such as `watch_collapse(heldout)`, and is logged.
         fields: fields of the config, by name.
 
     Returns:
@@ -191,8 +191,9 @@ def fit(
         check_weights(model)
         if progress.step == 0 or folder is None:
             checkpoints.save(progress)
-        logs, videos = [MetricsFile(folder, progress.step), outlets], Videos(film, folder, progress.step, outlets)
-        return _train(model, data, config, optimizer, progress, checkpoints, logs, videos, report)
+        logs = [MetricsFile(folder, progress.step), outlets]
+        looks = [Monitoring(monitor, logs).look, Videos(film, folder, progress.step, outlets).make]
+        return _train(model, data, config, optimizer, progress, checkpoints, logs, looks, report)
 
 
 def _folder(out: str | Path | None, resume: bool, film: Film | None) -> Path | None:
@@ -245,7 +246,7 @@ def _train(
     progress: Progress,
     checkpoints: Checkpoints,
     logs: Sequence[MetricsFile | Sinks],
-    videos: Videos,
+    looks: Sequence[Callable[[TrainableModel[Any], int], None]],
     report: Report | None,
 ) -> FitResult:
     device, history, waited = device_of(model), [], 0.0
@@ -289,11 +290,12 @@ def _train(
                     complain(f"no checkpoint at update {step} ({fault}); training goes on, the next try comes later")
                 else:
                     guard.kept()
-                    videos.make(model, step)
+                    for look in looks:
+                        look(model, step)
         guard.finish(step)
         checkpoints.save(reached())
-        if not interruption.requested:  # who asks for the end does not wait for a video
-            videos.make(model, step)
+        for look in [] if interruption.requested else looks:  # who asks for the end does not wait for a video
+            look(model, step)
     return FitResult(step, time.monotonic() - started, history, interruption.signal)
 
 

@@ -122,6 +122,15 @@ class Aiming(Ending, Protocol):
         ...
 
 
+@runtime_checkable
+class Drawn(World, Protocol):
+    """A world that can be looked at, whether its observations are pictures or not."""
+
+    def render(self, state: np.ndarray, size: int | None = None) -> np.ndarray:
+        """Draw states [N, S], uint8 [N, 3, H, W], at the world's size or another."""
+        ...
+
+
 def numbers(width: int, limit: float | None = None) -> Space:
     """Describe a vector of so many numbers, all within ±limit if there is one.
 

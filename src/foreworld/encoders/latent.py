@@ -1,0 +1,189 @@
+"""Observations to a latent of a given width, and latents that the data already holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foreworld.core import Segment, Space, Spec
+from foreworld.core.errors import ConfigError, SpecError
+from foreworld.encoders.hybrid import split_spaces
+from foreworld.encoders.pixel import LEAST_DEVIATION
+from foreworld.encoders.symbolic import SymbolicEncoder
+from foreworld.encoders.vision import Impala, ViT
+from foreworld.nn.mlp import Hidden, Linear
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vision:
+    """How pictures are read.
+
+    Attributes:
+        kind: `impala`, residual convolutions; `vit`, a vision transformer; `dino`, one as DINOv2 has it, for weights
+            that were trained elsewhere (`load_vit`).
+        widths: `impala`: channels of its stages, each of which halves the picture.
+        blocks: `impala`: residual blocks of a stage; `vit`: its blocks.
+        patch: `impala`: step of the first convolution; `vit`: pixels of a patch's side.
+        heads: `vit`: of the attention.
+        tokens: `vit`: width of the tokens.
+        side: pixels that the pictures' sides are resized to first; 0 leaves them as they are.
+    """
+
+    kind: Literal["impala", "vit", "dino"] = "impala"
+    widths: tuple[int, ...] = (16, 32, 32)
+    blocks: int = 1
+    patch: int = 2
+    heads: int = 4
+    tokens: int = 128
+    side: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        least = {"blocks": 1, "patch": 1, "heads": 1, "tokens": 1, "side": 0}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ConfigError(f"vision.{name} must be at least {value}, found {getattr(self, name)}")
+        if not self.widths or min(self.widths) < 1:
+            raise ConfigError(f"vision.widths: a stage has at least one channel, found {list(self.widths)}")
+
+    def build(self, shape: tuple[int, int, int]) -> Impala | ViT:
+        """Build the network for pictures (C, H, W)."""
+        if self.side:
+            shape = (shape[0], self.side, self.side)
+        if self.kind == "impala":
+            return Impala(shape, self.widths, self.blocks, self.patch)
+        return ViT(shape, self.patch, self.tokens, self.blocks, self.heads, self.kind == "dino")
+
+
+class LatentEncoder(nn.Module):
+    """Observations by name to one latent: pictures by a network for pictures, all else by an MLP.
+
+    Args:
+        spec: names the observations.
+        latent: width E.
+        units: width of the hidden layers.
+        vision: how pictures are read.
+
+    Raises:
+        SpecError: pictures of different sizes.
+    """
+
+    def __init__(self, spec: Spec, latent: int, units: int, vision: Vision) -> None:
+        super().__init__()
+        pictures, symbols = split_spaces(spec)
+        self.keys = sorted(pictures)
+        self.shape = _joint_shape(pictures) if pictures else None
+        self.scale = ChannelScale(self.shape[0]) if self.shape else None
+        self.pixels, self.side = vision.build(self.shape) if self.shape else None, vision.side
+        self.symbols = SymbolicEncoder(symbols, units, 2) if symbols else None
+        width = (self.pixels.width if self.pixels else 0) + (units if self.symbols else 0)
+        self.out = nn.Sequential(Hidden(width, units), Linear(units, latent))
+
+    def forward(self, obs: dict[str, Tensor]) -> Tensor:
+        """Map observations [.., *shape] to latents [.., E]."""
+        parts: list[Tensor] = []
+        if self.pixels is not None and self.scale is not None:
+            pictures = self._join(obs)
+            units = self.scale(pictures.flatten(0, -4))
+            if self.side:
+                units = F.interpolate(units, (self.side, self.side), mode="bilinear", antialias=True)
+            parts.append(self.pixels(units).unflatten(0, pictures.shape[:-3]))
+        if self.symbols is not None:
+            parts.append(self.symbols(obs))
+        return self.out(torch.cat(parts, -1))
+
+    def fit(self, segments: Iterator[Segment]) -> None:
+        """Set the scale of pictures from training data."""
+        if self.scale is not None:
+            self.scale.fit(self._join(segment.obs).flatten(0, -4) for segment in segments)
+
+    def _join(self, obs: dict[str, Tensor]) -> Tensor:
+        return torch.cat([obs[key] for key in self.keys], -3) if len(self.keys) > 1 else obs[self.keys[0]]
+
+
+class ChannelScale(nn.Module):
+    """Centre and scale pictures by mean and deviation of each channel.
+
+    Args:
+        channels: C.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.full((channels, 1, 1), 0.5))
+        self.register_buffer("std", torch.full((channels, 1, 1), 0.25))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Map uint8 [N, C, H, W] to network units."""
+        gain = 1 / (255 * self.std)
+        x = pictures.float()
+        return torch.addcmul(-self.mean / self.std, x, gain, out=x)
+
+    def fit(self, batches: Iterator[Tensor]) -> None:
+        """Take mean and deviation from uint8 batches [N, C, H, W]."""
+        total = torch.zeros(2, len(self.mean), dtype=torch.float64)
+        count = 0
+        for batch in batches:
+            pixels = batch.cpu().float() / 255
+            total += torch.stack([pixels.sum((0, 2, 3)), pixels.square().sum((0, 2, 3))]).double()
+            count += pixels.numel() // pixels.shape[1]
+        mean, square = total / max(count, 1)
+        self.mean.copy_(mean[:, None, None])
+        self.std.copy_((square - mean.square()).clamp(min=0).sqrt().clamp(min=LEAST_DEVIATION)[:, None, None])
+
+
+class GivenLatents(nn.Module):
+    """Take the observations themselves as the latent, such as features of a frozen encoder: centred and scaled.
+
+    Args:
+        spec: its observations are vectors.
+
+    Raises:
+        SpecError: an observation that is no vector; names it.
+    """
+
+    shift: Tensor
+    spread: Tensor
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.keys = sorted(spec.obs)
+        for key in self.keys:
+            if spec.obs[key].kind != "vector":
+                raise SpecError(f"{key!r}: latents that the data holds are vectors, found {spec.obs[key].kind}")
+        self.width = sum(spec.obs[key].width for key in self.keys)
+        self.dims = {key: len(spec.obs[key].shape) for key in self.keys}
+        self.register_buffer("shift", torch.zeros(self.width))
+        self.register_buffer("spread", torch.ones(self.width))
+
+    def forward(self, obs: dict[str, Tensor]) -> Tensor:
+        """Map observations [.., *shape] to latents [.., E]."""
+        return (self._join(obs) - self.shift) / self.spread
+
+    def fit(self, segments: Iterator[Segment]) -> None:
+        """Take mean and deviation of every number from training data."""
+        rows = torch.cat([self._join(segment.obs).flatten(0, -2) for segment in segments])
+        self.shift.copy_(rows.mean(0))
+        spread = rows.std(0)
+        self.spread.copy_(torch.where(spread > 1e-6, spread, torch.ones_like(spread)))
+
+    def _join(self, obs: dict[str, Tensor]) -> Tensor:
+        flat = [obs[key].float().flatten(obs[key].dim() - self.dims[key]) for key in self.keys]
+        return torch.cat(flat, -1)
+
+
+def _joint_shape(pictures: dict[str, Space]) -> tuple[int, int, int]:
+    """Return (C, H, W) of all pictures stacked on channels."""
+    sizes = {key: space.shape[1:] for key, space in pictures.items()}
+    if len(set(sizes.values())) > 1:
+        raise SpecError(f"images must share one size, found {sizes}; resize them (image_size=64)")
+    height, width = next(iter(sizes.values()))
+    return sum(space.shape[0] for space in pictures.values()), height, width
