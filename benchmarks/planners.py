@@ -2,7 +2,8 @@
 
 Two kinds of problems whose best plan is known, drawn at random: linear-quadratic systems (Riccati), half of them
 unstable, and decision processes with ends (backward induction). Every planner has the same number of rollouts of the
-model, where one with a gradient counts as three, and starts from nothing. Random shooting is the trivial baseline.
+model, where one with a gradient counts as three, and starts from nothing; `rollouts` is what it spent of them. Random
+shooting is the trivial baseline. Tree search is also shown without its first part, which looks at everything.
 
 On the systems a plan is judged by its cost over the least cost, 1 at best; on the processes by the share of plans that
 are exactly as good as the best, and by what they earn less than it.
@@ -14,19 +15,33 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import foreworld as fw
 from foreworld.core.files import write_json
 from foreworld.models.finite import Finite
 from foreworld.models.quadratic import Quadratic
-from foreworld.plan import CEM, ICEM, MPPI, CategoricalCEM, Gradient, Hybrid, Planner, PredictedReturn, RandomShooting
+from foreworld.plan import (
+    CEM,
+    ICEM,
+    MPPI,
+    CategoricalCEM,
+    Gradient,
+    Hybrid,
+    Plan,
+    Planner,
+    PredictedReturn,
+    QuasiNewton,
+    RandomShooting,
+    TreeSearch,
+)
 from foreworld.train.run import environment
 
 RESULT = Path(__file__).parent / "results" / "planners.json"
@@ -47,7 +62,7 @@ class Size:
     process_horizon: int = 8
 
 
-FULL = Size(problems=20, budgets=(200, 1000))
+FULL = Size(problems=100, budgets=(200, 1000))
 QUICK = Size(problems=2, budgets=(200,))
 
 
@@ -74,6 +89,14 @@ def for_numbers(h: int, budget: int) -> dict[str, Planner]:
             ),
             budget,
         ),
+        "quasi_newton": largest(lambda n: QuasiNewton(horizon=h, iterations=n), budget),
+        "cem_and_quasi_newton": largest(
+            lambda n: Hybrid(
+                first=CEM(horizon=h, candidates=budget // 10, elites=budget // 40, iterations=3),
+                second=QuasiNewton(horizon=h, iterations=n),
+            ),
+            budget,
+        ),
     }
 
 
@@ -82,41 +105,43 @@ def for_choices(h: int, budget: int) -> dict[str, Planner]:
     return {
         "random_shooting": RandomShooting(horizon=h, candidates=budget),
         "categorical_cem": largest(lambda n: CategoricalCEM(horizon=h, candidates=40, elites=5, iterations=n), budget),
+        "tree_search": TreeSearch(horizon=h, simulations=budget),
+        # thousands of single steps take minutes
+        **({"tree_search_uncovered": TreeSearch(horizon=h, simulations=budget, cover=0.0)} if budget <= 200 else {}),
     }
 
 
-def systems(planner: Planner, size: Size) -> list[list[float]]:
-    """Return cost over least cost, for every system and start."""
-    found = []
+def systems(planner: Planner, size: Size) -> Iterator[tuple[Plan, Tensor]]:
+    """Yield the plans for every system, and their cost over the least cost from every start."""
     for seed in range(FIRST, FIRST + size.problems):
         model = Quadratic(seed=seed, radius=(0.95, 1.1)[seed % 2])
         x = model.starts(size.starts, size.horizon, seed=seed)
         with fw.seeded(seed):
             plan = planner(model, model.at(x), PredictedReturn())
-        found.append((plan.score / model.optimum(x, size.horizon)[1]).tolist())
-    return found
+        yield plan, plan.score / model.optimum(x, size.horizon)[1]
 
 
-def processes(planner: Planner, size: Size) -> list[list[float]]:
-    """Return how much less than the best is earned, for every process and state with a future."""
-    found = []
+def processes(planner: Planner, size: Size) -> Iterator[tuple[Plan, Tensor]]:
+    """Yield the plans for every process, and how much less than the best is earned from every state with a future."""
     for seed in range(FIRST, FIRST + size.problems):
         model = Finite(seed=seed)
         at = model.futures[:-1].nonzero()[:, 0]
         with fw.seeded(seed):
             plan = planner(model, model.at(at), PredictedReturn())
-        found.append((model.optimum(at, size.process_horizon)[1] - plan.score).tolist())
-    return found
+        yield plan, model.optimum(at, size.process_horizon)[1] - plan.score
 
 
-def timed(run: Callable[[Planner, Size], list[list[float]]], planner: Planner, size: Size) -> dict[str, Any]:
-    """Run a planner on all problems, and note what it was given and how long it took."""
+Problems = Callable[[Planner, Size], Iterator[tuple[Plan, Tensor]]]
+
+
+def timed(run: Problems, planner: Planner, size: Size) -> dict[str, Any]:
+    """Run a planner on all problems, and note what it spent and how long it took."""
     began = time.process_time()
-    found = run(planner, size)
+    found = list(run(planner, size))
     return {
-        "rollouts": planner.budget,
+        "rollouts": max(plan.rollouts for plan, _ in found),
         "cpu_ms_per_call": round(1000 * (time.process_time() - began) / size.problems, 1),
-        "every": [[round(value, 5) for value in row] for row in found],
+        "every": [[round(value, 5) for value in values.tolist()] for _, values in found],
     }
 
 
@@ -127,9 +152,11 @@ def measure(size: Size, budget: int) -> dict[str, dict[str, dict[str, Any]]]:
         ratios = np.array(row["every"])
         row |= {"median": round(float(np.median(ratios)), 4), "worst": round(float(ratios.max()), 4)}
         row |= {"within_1_percent": round(float((ratios < 1.01).mean()), 4)}
+        row |= {"systems_within_1_percent": int((ratios < 1.01).all(1).sum())}
     others = {name: timed(processes, p, size) for name, p in for_choices(size.process_horizon, budget).items()}
     for row in others.values():
         lost = np.concatenate(row["every"])
+        row |= {"problems": len(lost), "solved_problems": int((lost < SAME).sum())}
         row |= {"solved": round(float((lost < SAME).mean()), 4), "mean_lost": round(float(lost.mean()), 4)}
     return {"systems": rows, "processes": others}
 
@@ -139,9 +166,9 @@ def show(result: dict[str, Any]) -> None:
     for budget, kinds in result.items():
         for kind, rows in kinds.items():
             names = [name for name in next(iter(rows.values())) if name != "every"]
-            print(f"\n{kind}, at most {budget} rollouts\n{'':>16}" + "".join(f"{name:>18}" for name in names))
+            print(f"\n{kind}, at most {budget} rollouts\n{'':>22}" + "".join(f"{name:>18}" for name in names))
             for planner, row in rows.items():
-                print(f"{planner:>16}" + "".join(f"{row[name]:>18}" for name in names))
+                print(f"{planner:>22}" + "".join(f"{row[name]:>18}" for name in names))
 
 
 def main() -> None:

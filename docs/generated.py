@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "benchmarks" / "results" / "demo-seed0.json"
 ENSEMBLE = ROOT / "benchmarks" / "results" / "ensemble.json"
 PLANNERS = ROOT / "benchmarks" / "results" / "planners.json"
+RECEDING = ROOT / "benchmarks" / "results" / "receding.json"
+SWM_PLAN = ROOT / "benchmarks" / "results" / "swm_plan.json"
 PLANNING = ROOT / "benchmarks" / "results" / "planning.json"
 WORLDS = ROOT / "benchmarks" / "results" / "worlds.json"
 TRUST = ROOT / "benchmarks" / "results" / "trust.json"
@@ -106,15 +108,42 @@ def ensemble() -> str:
 
 def planners_on_systems() -> str:
     """Return cost over least cost of planners, on systems with a known optimum."""
-    head = ["planner", "rollouts", "median", "worst", "within 1 %", "CPU ms for 4 plans"]
-    names = ("rollouts", "median", "worst", "within_1_percent", "cpu_ms_per_call")
+    head = ["planner", "rollouts", "median", "worst", "plans within 1 %", "systems within 1 %", "CPU ms for 4 plans"]
+    names = ("rollouts", "median", "worst", "within_1_percent", "systems_within_1_percent", "cpu_ms_per_call")
     return _planners("systems", head, names)
 
 
 def planners_on_processes() -> str:
     """Return how often planners find the best plan, on processes with a known optimum."""
-    head = ["planner", "rollouts", "solved", "return lost"]
-    return _planners("processes", head, ("rollouts", "solved", "mean_lost"))
+    head = ["planner", "rollouts", "solved", "of", "return lost", "CPU ms for 10 plans"]
+    names = ("rollouts", "solved_problems", "problems", "mean_lost", "cpu_ms_per_call")
+    return _planners("processes", head, names)
+
+
+def planners_receding() -> str:
+    """Return what planners earn that plan anew at every step, task by task."""
+    tasks = json.loads(RECEDING.read_text())["tasks"]
+    planners = list(next(iter(tasks.values()))["planners"])
+    rows = []
+    for task, row in tasks.items():
+        mean, low, high = (number(value) for value in row["gain"])
+        earned = [number(row["planners"][name]["mean"]) for name in planners]
+        rows.append([task.replace("_", " "), *earned, f"{mean} ({low} to {high})"])
+    head = [name.replace("_", " ") for name in planners]
+    return table(["task", *head, "icem 100 less cem 1000 (95 % interval)"], rows)
+
+
+def planner_speed() -> str:
+    """Return CPU seconds of plans beside those of a peer."""
+    found = json.loads(SWM_PLAN.read_text())
+    names = {"foreworld": "foreworld", "peer": f"{found['peer']}, one by one", "peer_batched": "the same, at once"}
+    rows = [
+        [count, label, f"{row[f'{name}_cpu_s']:.2f}", f"{row[f'{name}_fraction_of_matmul']:.0%}"]
+        for count, row in found["environments"].items()
+        for name, label in names.items()
+        if f"{name}_cpu_s" in row
+    ]
+    return table(["environments", "planner", "CPU s for all plans", "of the matmul bound"], rows)
 
 
 def planning_alone() -> str:
@@ -161,7 +190,9 @@ def _planners(kind: str, head: Sequence[str], names: Sequence[str]) -> str:
     write = {
         "rollouts": str,
         "within_1_percent": "{:.0%}".format,
-        "solved": "{:.0%}".format,
+        "systems_within_1_percent": str,
+        "solved_problems": str,
+        "problems": str,
         "cpu_ms_per_call": "{:.0f}".format,
     }
     rows = [
@@ -294,6 +325,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "ensemble": ensemble,
     "planners-on-systems": planners_on_systems,
     "planners-on-processes": planners_on_processes,
+    "planners-receding": planners_receding,
+    "planner-speed": planner_speed,
     "planning-alone": planning_alone,
     "planning-exact": planning_exact,
     "verbs": verbs,

@@ -193,7 +193,9 @@ def test_planners_are_listed_with_their_actions(outsiders: None, capsys: pytest.
         "icem": "numbers",
         "lazy": "any",
         "mppi": "numbers",
+        "quasi_newton": "numbers",
         "random_shooting": "any",
+        "tree_search": "choices",
     }.items()
     assert rows["cem"]["rollouts by default"] == CEM().budget and rows["lazy"]["how it searches"].startswith("Somebody")
 
@@ -206,7 +208,7 @@ def test_settings_of_any_planner_are_flags(runs: Path, outsiders: None, capsys: 
     with pytest.raises(SystemExit):
         main(["plan", "--planner", "hybrid", "--help"])
     shown = capsys.readouterr().out
-    assert "--first.candidates" in shown and "--second.lr" in shown and "--objective.over" in shown
+    assert "--first.candidates" in shown and "--second.std" in shown and "--objective.over" in shown
     hybrid = named_planner("hybrid")
     groups = {name: made for name, made, _ in planner_options(hybrid, {"horizon"})}
     given = type("Given", (), {"first": groups["first"](candidates=99), "second": groups["second"]()})()

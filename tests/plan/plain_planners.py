@@ -11,7 +11,7 @@ from torch import Tensor
 
 from foreworld.core import Rollout, Step
 from foreworld.models.quadratic import Quadratic, QuadraticState
-from foreworld.plan import CEM, ICEM, MPPI, CategoricalCEM, Gradient, Hybrid, Planner, RandomShooting
+from foreworld.plan import CEM, ICEM, MPPI, CategoricalCEM, Gradient, Hybrid, Planner, QuasiNewton, RandomShooting
 
 Score = Callable[[np.ndarray], float]
 HORIZON, WIDTH = 4, 2
@@ -36,6 +36,7 @@ def numbers(noise: Any) -> list[Planner]:
         ICEM(horizon=HORIZON, candidates=24, iterations=3, elites=4, noise=noise()),
         MPPI(horizon=HORIZON, candidates=20, iterations=3, noise=noise()),
         Gradient(horizon=HORIZON, candidates=3, iterations=3, noise=noise()),
+        QuasiNewton(horizon=HORIZON, candidates=3, iterations=6, noise=noise()),
         Hybrid(
             first=CEM(horizon=HORIZON, candidates=20, iterations=2, elites=4, noise=noise()),
             second=Gradient(horizon=HORIZON, candidates=2, iterations=3, noise=noise()),

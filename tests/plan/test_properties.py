@@ -29,6 +29,7 @@ from foreworld.plan import (
     Gradient,
     Hybrid,
     PredictedReturn,
+    QuasiNewton,
     RandomShooting,
     Warm,
     white,
@@ -186,7 +187,7 @@ def test_bad_scores_are_never_elected(seed: int, bad: float) -> None:
             plan = planner(QUADRATIC, QUADRATIC.at(x), judge)
             assert (plan.actions[:, 0, 0] <= 0.1).all()
             assert plan.score.isfinite().all()
-            if not isinstance(planner, Gradient | Hybrid):
+            if not isinstance(planner, Gradient | QuasiNewton | Hybrid):
                 assert any(bool(one.any()) for one in broken)
 
 
@@ -272,6 +273,7 @@ def test_coloured_noise_is_standard_and_lasts() -> None:
         lambda: MPPI(temperature=0.0),
         lambda: MPPI(candidates=1),
         lambda: Gradient(lr=0.0),
+        lambda: QuasiNewton(first=0.0),
         lambda: CategoricalCEM(unimix=0.0),
         lambda: CategoricalCEM(elites=0),
         lambda: Hybrid(first=CEM(horizon=3)),
@@ -303,5 +305,6 @@ def test_a_warm_start_or_objective_of_another_shape_is_refused() -> None:
 
 def test_a_model_without_gradients_is_refused_by_those_who_need_them() -> None:
     model = Simulated(build("foreworld/Pendulum-v0"))
-    with pytest.raises(MissingCapability, match="use CEM"):
-        Gradient(horizon=2)(model, model.initial(1), RETURN)
+    for planner in (Gradient(horizon=2), QuasiNewton(horizon=2)):
+        with pytest.raises(MissingCapability, match="use CEM"):
+            planner(model, model.initial(1), RETURN)

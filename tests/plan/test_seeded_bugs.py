@@ -40,10 +40,14 @@ from foreworld.plan import (
     GoalDistance,
     Gradient,
     PredictedReturn,
+    QuasiNewton,
     SpreadPenalty,
+    TreeSearch,
     categorical,
     cem,
+    covering,
     gradient,
+    growing,
     mppi,
     objectives,
     protocols,
@@ -51,6 +55,10 @@ from foreworld.plan import (
     search,
     white,
 )
+from foreworld.plan import tree as tree_module
+from foreworld.plan.growing import Growing
+from foreworld.plan.nodes import Stepper
+from foreworld.plan.quasi_newton import Climb
 from foreworld.plan.sampling import Choices, Normals
 from foreworld.plan.search import Search
 
@@ -104,14 +112,17 @@ RETURNS: dict[str, Seed] = {
     ),
 }
 GOALS: dict[str, Seed] = {
-    "goals dealt out in turn": rewritten(GoalDistance, "__call__", "repeat_interleave(number, 0)", "repeat(number, 1)"),
-    "one goal for all": rewritten(
-        GoalDistance, "__call__", "self.goal.to(reached)", "self.goal[:1].expand_as(self.goal).to(reached)"
+    "goals dealt out in turn": rewritten(
+        GoalDistance,
+        "__call__",
+        "reached.unflatten(0, (-1, number))",
+        "reached.unflatten(0, (number, -1)).transpose(0, 1)",
     ),
+    "one goal for all": rewritten(GoalDistance, "__call__", "self.goal.to(reached)", "self.goal[:1].to(reached)"),
     "distance rewarded": around(GoalDistance, "__call__", lambda right, self, one: -right(self, one)),
-    "first step for last": rewritten(GoalDistance, "__call__", "far[:, -1]", "far[:, 0]"),
+    "first step for last": rewritten(GoalDistance, "__call__", "reached[:, -1:]", "reached[:, :1]"),
     "features for embeddings": rewritten(GoalDistance, "__call__", 'self.space == "feat"', "True"),
-    "last step by default": rewritten(GoalDistance, "__call__", "-far.sum(1)", "-far[:, -1]"),
+    "last step by default": rewritten(GoalDistance, "__call__", ".mean(-1).sum(-1)", ".mean(-1)[..., -1]"),
 }
 SPREADS: dict[str, Seed] = {
     "disagreement rewarded": around(SpreadPenalty, "__call__", lambda right, self, one: -right(self, one)),
@@ -183,10 +194,10 @@ def leaked(right: Any, score: Any, elites: int) -> Any:
 
 def strangers(right: Any, self: Search[Any], candidates: Any) -> Any:
     """Dream every candidate from the start of another environment."""
-    before = self._state
-    self._state = tree.map(lambda leaf: leaf.roll(1, 0), before)
+    before = self.state
+    self.state = tree.map(lambda leaf: leaf.roll(1, 0), before)
     score = right(self, candidates)
-    self._state = before
+    self.state = before
     return score
 
 
@@ -195,7 +206,7 @@ SEARCHES: dict[str, Seed] = {
     "deviation ignored": rewritten(Normals, "sample", "self.std[:, None] * noise", "noise"),
     "deviation never fitted": around(Normals, "fitted", lambda right, self, *a: replace(right(self, *a), std=self.std)),
     "mean never fitted": around(Normals, "fitted", lambda right, self, *a: replace(right(self, *a), mean=self.mean)),
-    "variance for deviation": rewritten(Normals, "fitted", ".sum(1).sqrt()", ".sum(1)"),
+    "variance for deviation": rewritten(Normals, "fitted", ".sqrt()", ""),
     "no floor for the deviation": rewritten(Normals, "fitted", ".clamp(min=self.least)", ""),
     "momentum the wrong way round": rewritten(
         sampling, "_moved", "momentum * old + (1 - momentum) * new", "(1 - momentum) * old + momentum * new"
@@ -206,7 +217,7 @@ SEARCHES: dict[str, Seed] = {
     "states dealt out in turn": around(
         search.tree, "repeat", lambda right, node, n: tree.map(lambda x: x.repeat(n, *[1] * (x.dim() - 1)), node)
     ),
-    "the worst for the best": rewritten(Search, "_remember", "score.max(1)", "score.min(1)"),
+    "the worst for the best": rewritten(Search, "remember", "score.max(1)", "score.min(1)"),
 }  # fmt: skip
 ELITES: dict[str, Seed] = {
     "elites leaked across environments": around(cem, "elite_weights", leaked),
@@ -272,9 +283,9 @@ def check_best_ever() -> None:
 
 
 BEST: dict[str, Seed] = {
-    "the best of the last round only": rewritten(Search, "_remember", "top > self.score", "top > -torch.inf"),
+    "the best of the last round only": rewritten(Search, "remember", "top > self.score", "top > -torch.inf"),
     "score of the last round": rewritten(
-        Search, "_remember", "torch.where(better, top.to(self.score), self.score)", "top"
+        Search, "remember", "torch.where(better, top.to(self.score), self.score)", "top"
     ),
 }
 
@@ -348,6 +359,53 @@ def check_gradient() -> None:
         at = np.clip(at + 0.4 * (1 - step / steps) * move, -1, 1)
 
 
+def check_quasi_newton() -> None:
+    """The bottom of a bent valley is found though a bound binds, and that of a narrow one though steps overshoot."""
+    target, near = torch.tensor([0.5, 3.0]), torch.tensor([0.2, 0.3])
+
+    def bent(one: Any) -> Any:
+        off = one.actions - target
+        return -(100 * (off[..., 0] + 0.3 * off[..., 1]) ** 2 + off[..., 1] ** 2 + off[..., 1] ** 4).sum(1)
+
+    def narrow(one: Any) -> Any:
+        off = one.actions - near
+        return -(100 * (off[..., 0] + 0.9 * off[..., 1]) ** 2 + off[..., 1] ** 2).sum(1)
+
+    plan = QuasiNewton(horizon=HORIZON, iterations=20)(EXACT, EXACT.initial(1), bent)
+    torch.testing.assert_close(plan.actions[0], torch.ones(HORIZON, 2), atol=1e-3, rtol=0)
+    plan = QuasiNewton(horizon=HORIZON, iterations=20, first=1.0)(EXACT, EXACT.initial(1), narrow)
+    torch.testing.assert_close(plan.actions[0], near.expand(HORIZON, 2), atol=1e-3, rtol=0)
+
+
+def check_climb() -> None:
+    """A step that brings too little is shortened to the top of the parabola; the curvature is then that of the step."""
+    climb = Climb.at_foot(torch.zeros(1, 2), 0.8)
+    score = lambda at: -(2 * (at - torch.tensor([0.2, 0.0])).square()).sum(1)  # noqa: E731
+    slope = lambda at: -4 * (at - torch.tensor([0.2, 0.0]))  # noqa: E731
+    for expected in ([0.0, 0.0], [0.8, 0.0]):
+        tried = climb.next()
+        torch.testing.assert_close(tried, torch.tensor([expected]))
+        climb.arrive(tried, score(tried), slope(tried))
+    assert climb.at.tolist() == [[0.0, 0.0]]  # twice too far: worse than the start
+    torch.testing.assert_close(climb.share, torch.tensor([0.25]))
+    torch.testing.assert_close(climb.curvature, 4 * torch.eye(2)[None])
+    torch.testing.assert_close(climb.direction, torch.tensor([[0.2, 0.0]]))
+
+
+def check_held_at_bounds() -> None:
+    """The step for actions that are free is Newton's own among them, whatever presses the others to their bounds."""
+    curvature = torch.tensor([[4.0, 1.0, 2.0], [1.0, 3.0, 0.5], [2.0, 0.5, 5.0]])[None]
+    slope = torch.tensor([[1.0, -2.0, 7.0]])
+    climb = Climb.at_foot(torch.tensor([[0.1, -0.2, 1.0]]), 0.1)
+    climb.slope, climb.curvature, climb.learned = slope, curvature, torch.tensor([True])
+    climb._aim()
+    free = torch.linalg.solve(curvature[0, :2, :2], slope[0, :2])
+    torch.testing.assert_close(climb.direction, torch.cat([free, torch.zeros(1)])[None])
+    climb.learned = torch.tensor([False])
+    climb._aim()
+    torch.testing.assert_close(climb.direction, torch.tensor([[0.05, -0.1, 0.0]]))
+
+
 def check_choices() -> None:
     """Samples have the stated probabilities, also where noise is extreme, and the fit has shares plus the uniform."""
     probs = torch.tensor([[[0.1, 0.6, 0.3]]])
@@ -395,11 +453,27 @@ TIME: dict[str, Seed] = {
     "the first round left out": rewritten(Search, "going_on", "self.iterations and", ""),
 }
 GRADIENTS: dict[str, Seed] = {
-    "downhill": around(gradient, "_gradient", lambda right, *a: -right(*a)),
-    "only a sign": around(gradient, "_gradient", lambda right, *a: right(*a).sign()),
+    "downhill": around(gradient, "slope_of", lambda right, *a: -right(*a)),
+    "only a sign": around(gradient, "slope_of", lambda right, *a: right(*a).sign()),
     "bounds at the end only": rewritten(Gradient, "run", "actions.clamp_(-1, 1)", "actions.clamp_(-9, 9)"),
     "steps never smaller": rewritten(Gradient, "run", "(1 - step / self.iterations)", "1.0"),
     "the last plan not judged": rewritten(Gradient, "run", "search.judge(actions.detach())", "pass"),
+}
+CURVATURES: dict[str, Seed] = {
+    "curvature never learned": around(Climb, "_learn", lambda right, *a: None),
+    "learned the wrong way round": around(Climb, "_learn", lambda right, self, m, f, seen: right(self, m, -f, seen)),
+    "bounds forgotten": rewritten(Climb, "next", ".clamp(-1, 1)", ""),
+}
+STEPS: dict[str, Seed] = {
+    "taken though worse": rewritten(Climb, "arrive", "(score >= self.score + ENOUGH * promised)", "(score == score)"),
+    "steps never shortened": rewritten(Climb, "arrive", "taken | lost, 1.0, shorter", "taken | lost, 1.0, 1.0"),
+    "not scaled at first": rewritten(Climb, "_learn", "torch.where(anew, scale, 1.0)", "(0 * scale + 1)"),
+    "slope of the last step": rewritten(Climb, "arrive", "self.slope - slope, seen", "slope - slope, seen"),
+}
+HELD: dict[str, Seed] = {
+    "none is held": rewritten(Climb, "_aim", "~((self.at.abs() >= 1) & (self.at * self.slope > 0))", "self.at < 9"),
+    "pressed on at bounds": rewritten(Climb, "_aim", "slope = self.slope * free", "slope = self.slope"),
+    "first step of another length": rewritten(Climb, "_aim", "plain = self.first * slope", "plain = slope"),
 }
 CHOICES: dict[str, Seed] = {
     "likeliest only": rewritten(Choices, "sample", "+ gumbel", "+ 0 * gumbel"),
@@ -437,6 +511,108 @@ CATEGORICAL: dict[str, Seed] = {
     ),
 }
 
+
+# --- trees
+
+
+def forest() -> tuple[Finite, Any, Any]:
+    """Return a process, its states with a future, and what can be earned from them in 5 steps at a discount."""
+    model = Finite(seed=2)
+    at = model.futures[:-1].nonzero()[:, 0]
+    return model, model.at(at), model.optimum(at, 5, 0.9)[1]
+
+
+def check_covering() -> None:
+    """Everything is looked at, with ends, a discount and a value beyond the horizon."""
+    model, state, best = forest()
+    plan = TreeSearch(horizon=5, simulations=100)(model, state, PredictedReturn(discount=0.9))
+    torch.testing.assert_close(plan.score, best)
+    worth = PredictedReturn(discount=0.9)(fw.imagine(model, state, plan.actions))
+    torch.testing.assert_close(worth, best)
+    assert plan.rollouts < 60
+    values = torch.from_numpy(model.values(3, 0.9)[0][3]).float()
+    boot = PredictedReturn(discount=0.9, value=lambda feat: feat @ values)
+    torch.testing.assert_close(TreeSearch(horizon=2, simulations=100)(model, state, boot).score, best)
+
+
+def check_growing() -> None:
+    """Without covering, as many plans as there are find the best, and no step is taken twice."""
+    model, state, best = forest()
+    values = torch.from_numpy(model.values(2, 0.9)[0][2]).float()
+    boot = PredictedReturn(discount=0.9, value=lambda feat: feat @ values)
+    for objective, horizon in ((PredictedReturn(discount=0.9), 5), (boot, 3)):
+        plan = TreeSearch(horizon=horizon, simulations=200, cover=0.0)(model, state, objective)
+        torch.testing.assert_close(plan.score, best)
+        torch.testing.assert_close(objective(fw.imagine(model, state, plan.actions)), best)
+        assert plan.rollouts <= -(-sum(3**h for h in range(1, horizon + 1)) // horizon)
+
+
+def check_choosing() -> None:
+    """Inside the tree visits follow the improved policy, and places without a plan the prior and chance."""
+    visits, earned = np.array([[3, 1, 0]]), np.array([[2.0, 1.0, -np.inf]])
+    logits = np.log(np.array([[0.5, 0.25, 0.25]]))
+    weight = (growing.VISITS + 3) * growing.SCALE
+    expected = logits + weight * np.array([[1.0, 0.0, 2 / 3]])
+    np.testing.assert_allclose(growing.improved(logits, visits, earned), expected)
+    model, state, _ = forest()
+    with fw.seeded(0):
+        search = Search(model, state, RETURN, horizon=5)
+        trees = Growing(Stepper(search), state, 5)
+        trees.visits[0], trees.earned[0], trees.logits[0] = visits, earned, logits
+        raw = np.exp(expected[0]) / np.exp(expected[0]).sum()
+        none = np.array([[0.0, 0.0, 9.0]])
+        assert trees._select(np.array([0]), none)[0] == (raw - visits[0] / 5).argmax()
+        trees.over[0, 2] = True
+        assert trees._select(np.array([0]), none)[0] == (raw - visits[0] / 5)[:2].argmax()
+        assert trees._select(np.array([1]), none)[0] == 2
+
+
+def check_prior() -> None:
+    """The prior's favourite is drawn first."""
+    model, state, _ = forest()
+    for favourite in (1, 2):  # the first is that of the warm start
+        planner = TreeSearch(
+            horizon=1,
+            simulations=2,
+            considered=1,
+            cover=0.0,
+            prior=lambda feat, f=favourite: 100 * torch.eye(3)[[f] * len(feat)],
+        )
+        plan = planner(model, state, RETURN)
+        worth = torch.stack([RETURN(fw.imagine(model, state, torch.eye(3)[[a] * 10][:, None])) for a in (0, favourite)])
+        torch.testing.assert_close(plan.score, worth.amax(0))
+
+
+COVERING: dict[str, Seed] = {
+    "discount forgotten": rewritten(Stepper, "step", "self.objective.discount * cont", "cont"),
+    "ends ignored": rewritten(Stepper, "step", "* cont.float()", "* (0 * cont + 1).float()"),
+    "nothing is the same": around(
+        covering, "same", lambda right, states, owner: (torch.arange(len(owner)), torch.arange(len(owner)))
+    ),
+    "all is the same": around(
+        covering, "same", lambda right, states, owner: (torch.zeros(1, dtype=torch.long), torch.zeros_like(owner))
+    ),
+    "value forgotten": around(Stepper, "beyond", lambda right, self, feat: 0 * right(self, feat)),
+    "actions of another place": rewritten(covering, "_best", "plan[:, h] = taken", "plan[:, h] = taken.roll(1)"),
+}
+GROWING: dict[str, Seed] = {
+    "reward twice": rewritten(Growing, "_remember", "self._reward[child] +", "2 * self._reward[child] +"),
+    "value at the root": rewritten(Growing, "_visit", "if last else", "if not last else"),
+    "over too early": rewritten(Growing, "_remember", "self.over[at].all(1)", "self.over[at].any(1)"),
+    "most visited for best": rewritten(Growing, "best", "self.earned[node].argmax(1)", "self.visits[node].argmax(1)"),
+}
+CHOOSING: dict[str, Seed] = {
+    "what was not tried earned nothing": rewritten(growing, "improved", "scaled, mean)", "scaled, 0 * mean)"),
+    "mean without the prior": rewritten(growing, "improved", "_softmax(logits) * (visits > 0)", "1.0 * (visits > 0)"),
+    "visits ignored": rewritten(Growing, "_select", "share - visits / (1 + total)", "share"),
+    "what is over is chosen again": rewritten(Growing, "_select", "np.where(self.over[node], -np.inf, score)", "score"),
+    "no chance": rewritten(Growing, "_select", "logits + gumbel", "logits"),
+}
+PRIOR: dict[str, Seed] = {
+    "prior forgotten": rewritten(Growing, "_add", "self._prior is not None", "False"),
+    "the first choices in question": rewritten(tree_module, "considered", "-preferred - gained", "-gained"),
+}
+
 BUGS: dict[Check, dict[str, Seed]] = {
     check_return: RETURNS,
     check_goal: GOALS,
@@ -449,11 +625,18 @@ BUGS: dict[Check, dict[str, Seed]] = {
     check_warm_start: WARM,
     check_warm_choices: WARM_CHOICES,
     check_gradient: GRADIENTS,
+    check_quasi_newton: CURVATURES,
+    check_climb: STEPS,
+    check_held_at_bounds: HELD,
     check_choices: CHOICES,
     check_noise: NOISE,
     check_budget: BUDGETS,
     check_time: TIME,
     check_categorical: CATEGORICAL,
+    check_covering: COVERING,
+    check_growing: GROWING,
+    check_choosing: CHOOSING,
+    check_prior: PRIOR,
 }
 
 

@@ -23,7 +23,9 @@ from foreworld.plan import (
     Hybrid,
     Plan,
     Planner,
+    QuasiNewton,
     RandomShooting,
+    TreeSearch,
     Warm,
 )
 from foreworld.rollout import imagine
@@ -39,6 +41,8 @@ OURS: dict[str, PlannerFactory] = {
     ),
     "icem": lambda horizon: ICEM(horizon=horizon, candidates=32, iterations=6, elites=4),
     "mppi": lambda horizon: MPPI(horizon=horizon, candidates=32, iterations=6),
+    "quasi_newton": lambda horizon: QuasiNewton(horizon=horizon, iterations=20),
+    "tree_search": lambda horizon: TreeSearch(horizon=horizon, simulations=192),
     "random_shooting": lambda horizon: RandomShooting(horizon=horizon, candidates=64, iterations=3),
 }
 

@@ -12,6 +12,8 @@ import torch
 from foreworld.cli.options import parse, print_json, print_table, say
 from foreworld.core.errors import ConfigError
 from foreworld.studies.agent_speed import Precision, agent_speed, dream_speed, dream_sweep
+from foreworld.studies.plan_peer import INSTALL, find_peer, versus
+from foreworld.studies.plan_speed import Planning
 from foreworld.studies.speed import (
     Figure,
     collection,
@@ -33,13 +35,16 @@ class Bench:
 
     Times are CPU time of one thread, the least of several, so that other work hardly shows. `foreworld bench agent`
     measures an update of model, actor and critic; `foreworld bench dream` imagines ten million actions; `foreworld
-    bench sweep` shows which number of states side by side dreams fastest, by size.
+    bench plan` times a planner; `foreworld bench sweep` shows which number of states side by side dreams fastest, by
+    size.
 
     example: foreworld bench --only update imagine
 
     example: foreworld bench agent --size 1m
 
     example: foreworld bench dream --size 1m --steps 10000000
+
+    example: foreworld bench plan
 
     example: foreworld bench sweep --sizes 1m 12m --parallel 256 1024 4096
     """
@@ -121,9 +126,37 @@ class BenchSweep:
     """Print JSON for machines."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class BenchPlan:
+    """Time plans by the cross-entropy method on one small predictor, for one and for many environments.
+
+    On a CPU, times are CPU time of one thread, the least of several. With an interpreter that has stable-worldmodel,
+    its solver does the same search on the same predictor in turn, in a process of its own.
+
+    example: foreworld bench plan --json
+
+    example: foreworld bench plan --peer-python peers/bin/python
+    """
+
+    environments: tuple[int, ...] = (1, 8)
+    """To plan for at once."""
+    samples: int = 300
+    """Candidates of a round."""
+    iterations: int = 30
+    """Rounds."""
+    horizon: int = 5
+    """Actions in a plan."""
+    device: str = "cpu"
+    """Where to compute, such as cuda; the peer is timed on a CPU only."""
+    peer_python: str | None = None
+    """Interpreter of an environment with stable-worldmodel; by default this one, if it has it."""
+    json: bool = False
+    """Print JSON for machines."""
+
+
 def run(argv: list[str]) -> None:
     """Run the verb, or one of its parts with options of its own."""
-    part = {"agent": of_agent, "dream": of_dreams, "sweep": of_sweep}.get(argv[0] if argv else "")
+    part = {"agent": of_agent, "dream": of_dreams, "plan": of_plans, "sweep": of_sweep}.get(argv[0] if argv else "")
     with one_thread():
         bench(argv) if part is None else part(argv[1:])
 
@@ -143,6 +176,29 @@ def of_dreams(argv: list[str]) -> None:
     with Display("dream", "steps", quiet=args.json) as display:
         found = dream_speed(args.size, args.steps, args.device, args.parallel, args.precision, display.show).to_json()
     _tell(found, args.json, f"imagined actions, size {args.size}, on {args.device}")
+
+
+def of_plans(argv: list[str]) -> None:
+    """Run `foreworld bench plan`."""
+    args = parse(BenchPlan, argv, "bench plan")
+    if not args.environments or min(*args.environments, args.samples // 20, args.iterations, args.horizon) < 1:
+        raise ConfigError("bench plan: --environments, --iterations and --horizon must be at least 1, --samples 20")
+    planning = Planning(max(args.environments), args.device, args.samples, args.iterations, args.horizon)
+    plans = [planning.speed(count).to_json() for count in args.environments]
+    peer, against = find_peer(args.peer_python), None
+    if peer is not None and args.device == "cpu":
+        against = versus(planning, peer, args.environments)
+    absent = "no peer: not on this device" if args.device != "cpu" else "no peer: name --peer-python, with " + INSTALL
+    if args.json:
+        print_json({"made": environment(seed=0), "plans": plans, "versus": against or absent})
+        return
+    names = list(plans[0])
+    print_table("plans", [name.replace("_", " ") for name in names], [list(plan.values()) for plan in plans])
+    if against is None:
+        say(absent, False)
+        return
+    for count, row in against["environments"].items():
+        say(f"{count} environments: {against['peer']} takes {row['ratio']:.2f} times as long", False)
 
 
 def of_sweep(argv: list[str]) -> None:

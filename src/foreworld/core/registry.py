@@ -25,7 +25,9 @@ _BUILTIN: dict[str, dict[str, str]] = {
         "hybrid": "foreworld.plan:Hybrid",
         "icem": "foreworld.plan:ICEM",
         "mppi": "foreworld.plan:MPPI",
+        "quasi_newton": "foreworld.plan:QuasiNewton",
         "random_shooting": "foreworld.plan:RandomShooting",
+        "tree_search": "foreworld.plan:TreeSearch",
     },
     "envs": {
         "ALE": "foreworld.envs.atari:make_atari",

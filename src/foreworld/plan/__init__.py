@@ -17,4 +17,6 @@ from foreworld.plan.protocols import Plan as Plan
 from foreworld.plan.protocols import Planner as Planner
 from foreworld.plan.protocols import Warm as Warm
 from foreworld.plan.protocols import kind_of as kind_of
+from foreworld.plan.quasi_newton import QuasiNewton as QuasiNewton
 from foreworld.plan.shooting import RandomShooting as RandomShooting
+from foreworld.plan.tree import TreeSearch as TreeSearch

@@ -63,17 +63,14 @@ class Gradient(Searching):
         Raises:
             MissingCapability: the score has no gradient with respect to the actions.
         """
-        batch, horizon, width = search.start.shape
-        noise = self.noise((batch, self.candidates - 1, horizon, width), search.start.device)
-        start = search.start[:, None]
-        actions = torch.cat([start, (start + self.std * noise).clamp(-1, 1)], 1)
+        actions = begin(search, self.candidates, self.std, self.noise)
         with torch.inference_mode(False), torch.enable_grad():
             actions = actions.clone().requires_grad_()
             adam = torch.optim.Adam([actions], lr=self.lr, betas=BETAS, maximize=True)
             for step in range(self.iterations):
                 if not search.going_on():
                     return search.plan()
-                actions.grad = _gradient(search.judge(actions), actions)
+                actions.grad = slope_of(search.judge(actions), actions)
                 adam.param_groups[0]["lr"] = self.lr * (1 - step / self.iterations)
                 adam.step()
                 with torch.no_grad():
@@ -83,7 +80,37 @@ class Gradient(Searching):
         return search.plan()
 
 
-def _gradient(score: Tensor, actions: Tensor) -> Tensor:
+def begin(search: Search[Any], candidates: int, std: float, noise: Noise) -> Tensor:
+    """Return the warm start and plans around it.
+
+    Args:
+        search: what knows the warm start.
+        candidates: N, how many starts.
+        std: deviation of the others from the warm start.
+        noise: what these are made of.
+
+    Returns:
+        [B, N, H, A], the warm start first.
+    """
+    batch, horizon, width = search.start.shape
+    start = search.start[:, None]
+    drawn = noise((batch, candidates - 1, horizon, width), search.start.device)
+    return torch.cat([start, (start + std * drawn).clamp(-1, 1)], 1)
+
+
+def slope_of(score: Tensor, actions: Tensor) -> Tensor:
+    """Differentiate scores by actions; what is not finite is 0.
+
+    Args:
+        score: of any shape.
+        actions: [B, N, H, A], which the scores were computed from.
+
+    Returns:
+        [B, N, H, A].
+
+    Raises:
+        MissingCapability: the scores do not depend on the actions by differentiable operations.
+    """
     if not score.requires_grad:
         raise MissingCapability(
             "planning by gradients needs a model and an objective that have one with respect to actions, "

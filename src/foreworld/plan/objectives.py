@@ -97,9 +97,9 @@ class GoalDistance:
                 f"goal distance: goals of shape {list(self.goal.shape)} do not fit dreams of shape "
                 f"{list(reached.shape)}; give one goal per environment"
             )
-        goal = self.goal.to(reached).repeat_interleave(number, 0)  # candidates of an environment are adjacent
-        far = (reached - goal[:, None]).square().mean(-1)
-        return -far[:, -1] if self.over == "last" else -far.sum(1)
+        reached = reached[:, -1:] if self.over == "last" else reached
+        apart = reached.unflatten(0, (-1, number)) - self.goal.to(reached)[:, None, None]  # candidates are adjacent
+        return -apart.square().mean(-1).sum(-1).flatten()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,7 +82,10 @@ class Planner(Protocol):
 
     @property
     def budget(self) -> int:
-        """Rollouts that a search without a time limit spends on each environment, counted as in `Plan`."""
+        """Rollouts that a search without a time limit spends on each environment, counted as in `Plan`.
+
+        It may spend fewer only when it knows that nothing better is to be found.
+        """
         ...
 
     def __call__(

@@ -55,9 +55,8 @@ class Normals:
 
     def fitted(self, candidates: Tensor, weights: Tensor, momentum: float) -> Normals:
         """Take over weighted mean and deviation, but for a share of the old ones."""
-        weight = weights[:, :, None, None]
-        mean = (weight * candidates).sum(1)
-        std = (weight * (candidates - mean[:, None]).square()).sum(1).sqrt().clamp(min=self.least)
+        mean = _mean(weights, candidates)
+        std = _mean(weights, (candidates - mean[:, None]).square()).sqrt().clamp(min=self.least)
         return replace(
             self, mean=_moved(self.mean, mean, weights, momentum), std=_moved(self.std, std, weights, momentum)
         )
@@ -95,7 +94,7 @@ class Choices:
 
     def fitted(self, candidates: Tensor, weights: Tensor, momentum: float) -> Choices:
         """Take over the weighted shares of the classes, but for a share of the old ones and of the uniform."""
-        shares = (weights[:, :, None, None] * candidates).sum(1)
+        shares = _mean(weights, candidates)
         mixed = (1 - self.unimix) * shares + self.unimix * uniform_probs(shares, self.space)
         return replace(self, probs=_moved(self.probs, mixed, weights, momentum))
 
@@ -190,6 +189,11 @@ def softmax_weights(score: Tensor, temperature: float) -> Tensor:
     standard = (exact - mean) / torch.where(deviation > 0, deviation, 1.0)
     weights = torch.softmax(torch.where(good, standard / temperature, -torch.inf), 1)
     return torch.where(good, weights, 0.0).to(score)
+
+
+def _mean(weights: Tensor, values: Tensor) -> Tensor:
+    """Sum values [B, N, ...] by weights [B, N]: as a matrix product, in one pass over them."""
+    return torch.einsum("bn,bnha->bha", weights.to(values), values)
 
 
 def _moved(old: Tensor, new: Tensor, weights: Tensor, momentum: float) -> Tensor:

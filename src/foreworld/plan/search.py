@@ -33,6 +33,9 @@ class Search(Generic[S]):
         kind: the kind of actions that the planner can choose; None is any.
 
     Attributes:
+        model: as given.
+        state: as given.
+        objective: as given.
         space: of the actions.
         start: [B, H, A], the warm start.
         elites: [B, K, H, A], those of the search before; None where there are none.
@@ -58,7 +61,7 @@ class Search(Generic[S]):
         kind: Literal["vector", "discrete"] | None = None,
     ) -> None:
         """Begin with nothing but the warm start."""
-        self._model, self._state, self._objective = model, state, objective
+        self.model, self.state, self.objective = model, state, objective
         self._began = time.monotonic()
         self._end = None if seconds is None else self._began + seconds
         self.space = _space(model, kind)
@@ -76,6 +79,7 @@ class Search(Generic[S]):
         self.best = self.space.one_hot(self.space.from_one_hot(self.start)) if discrete else self.start
         self.score = torch.full(shape[:1], -torch.inf, device=first.device)
         self.rollouts = self.iterations = 0
+        self._repeated: tuple[int, S] | None = None
 
     def going_on(self) -> bool:
         """Begin another round, if one that takes as long as the last is over in time; the first is always done."""
@@ -101,19 +105,32 @@ class Search(Generic[S]):
             ValueError: the objective returns no score per candidate.
         """
         batch, number = candidates.shape[:2]
-        states = tree.repeat(self._state, number)
-        dream = imagine(self._model, states, candidates.flatten(0, 1), keep=getattr(self._objective, "keep", ()))
-        score = self._objective(dream)
+        dream = imagine(
+            self.model, self._states(number), candidates.flatten(0, 1), keep=getattr(self.objective, "keep", ())
+        )
+        score = self.objective(dream)
         if score.shape != (batch * number,):
             raise ValueError(
                 f"plan: the objective returned {list(score.shape)} for {batch * number} dreams; return one score each"
             )
         score = score.reshape(batch, number)
         self.rollouts += number * (GRADIENT_COST if candidates.requires_grad else 1)
-        self._remember(candidates.detach(), sound(score.detach()))
+        self.remember(candidates.detach(), sound(score.detach()))
         return score
 
-    def _remember(self, candidates: Tensor, score: Tensor) -> None:
+    def _states(self, number: int) -> S:
+        """Repeat the start for so many candidates; models never write into it, so the next round has it too."""
+        if self._repeated is None or self._repeated[0] != number:
+            self._repeated = (number, tree.repeat(self.state, number))
+        return self._repeated[1]
+
+    def remember(self, candidates: Tensor, score: Tensor) -> None:
+        """Keep what is better than the best so far.
+
+        Args:
+            candidates: [B, N, H, A].
+            score: [B, N]; -inf is never better.
+        """
         top, which = score.max(1)
         better = top > self.score
         chosen = candidates[torch.arange(len(which), device=which.device), which]
@@ -153,6 +170,10 @@ def _space(model: WorldModel[Any], kind: str | None) -> Space:
     if space is None:
         raise SpecError("plan: the model takes no actions, so there is nothing to plan; train one with actions")
     if kind is not None and space.kind != kind:
-        other = "CategoricalCEM or RandomShooting" if space.kind == "discrete" else "CEM, ICEM, MPPI or Gradient"
+        other = (
+            "CategoricalCEM, TreeSearch or RandomShooting"
+            if space.kind == "discrete"
+            else "CEM, ICEM, MPPI, Gradient or QuasiNewton"
+        )
         raise SpecError(f"plan: the actions are {space.kind}, which this planner cannot choose; use {other}")
     return space

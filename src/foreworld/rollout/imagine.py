@@ -12,6 +12,9 @@ from foreworld.core import Decodes, Disagrees, Follows, Policy, Rollout, Unrolls
 
 S = TypeVar("S")
 
+FEWEST, CACHED = 256, 2**18
+"""On a CPU, states of so many bytes for each thread are imagined at once, but no fewer rows than the first."""
+
 KEEP = ("obs", "embed", "spread", "states")
 
 
@@ -72,6 +75,25 @@ def imagine(
 
 
 def _replay(model: WorldModel[S], state: S, actions: Tensor | None, horizon: int) -> S:
+    first = tree.leaves(state)[0]
+    rows = _at_once(state, first)
+    if len(first) < 2 * rows:
+        return _steps(model, state, actions, horizon)
+    parts = [slice(i, i + rows) for i in range(0, len(first), rows)]
+    return tree.cat(
+        [_steps(model, tree.index(state, p), None if actions is None else actions[p], horizon) for p in parts], 0
+    )
+
+
+def _at_once(state: S, first: Tensor) -> int:
+    """Return how many rows to imagine at once: all, but on a CPU only so many as stay in its cache."""
+    if first.device.type != "cpu" or torch.is_grad_enabled():
+        return len(first)
+    bytes_each = sum(leaf[:1].numel() * leaf.element_size() for leaf in tree.leaves(state))
+    return torch.get_num_threads() * max(FEWEST, CACHED // max(1, bytes_each))
+
+
+def _steps(model: WorldModel[S], state: S, actions: Tensor | None, horizon: int) -> S:
     if "unroll" in model.provides:
         return cast(Unrolls[S], model).unroll(state, actions, horizon)
     states = []
