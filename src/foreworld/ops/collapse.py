@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 KNOTS, REACH = 17, 3.0
-"""Where the characteristic function is compared: evenly from 0 to REACH; beyond, a normal's is next to 0."""
+"""The characteristic function is compared at so many places from 0 to REACH, beyond which a normal's is next to 0."""
 
 
 def random_directions(width: int, count: int, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
