@@ -83,7 +83,7 @@ def test_score_is_the_error_of_one_step() -> None:
 def test_it_learns_where_actions_lead(predictor: str) -> None:
     """Five steps open loop: the true place is read off the predicted latent far better than off the old one."""
     model = small(predictor=predictor, sigreg=0.1, inverse=3.0, latent=4)
-    train(model)
+    train(model, 300)
     fit, test = walk(400, 6, 1_000), walk(400, 6, 2_000)
     with torch.no_grad():
         z = model.embed(fit.obs)[:, -1]

@@ -91,6 +91,7 @@ def check_goal() -> None:
         one = dream(**{"feat": torch.full((4, 2, 2), 9.0), space: reached})
         torch.testing.assert_close(goal(one), torch.tensor([-1.0, -13.0, -13.0, -1.0]))
         torch.testing.assert_close(replace(goal, over="last")(one), torch.tensor([-1.0, -9.0, -4.0, 0.0]))
+        torch.testing.assert_close(replace(goal, over="nearest")(one), torch.tensor([0.0, -4.0, -4.0, 0.0]))
 
 
 def check_spread() -> None:
@@ -122,7 +123,8 @@ GOALS: dict[str, Seed] = {
     "distance rewarded": around(GoalDistance, "__call__", lambda right, self, one: -right(self, one)),
     "first step for last": rewritten(GoalDistance, "__call__", "reached[:, -1:]", "reached[:, :1]"),
     "features for embeddings": rewritten(GoalDistance, "__call__", 'self.space == "feat"', "True"),
-    "last step by default": rewritten(GoalDistance, "__call__", ".mean(-1).sum(-1)", ".mean(-1)[..., -1]"),
+    "last step by default": rewritten(GoalDistance, "__call__", "far.sum(-1)", "far[..., -1]"),
+    "farthest for nearest": rewritten(GoalDistance, "__call__", "far.amin(-1)", "far.amax(-1)"),
 }
 SPREADS: dict[str, Seed] = {
     "disagreement rewarded": around(SpreadPenalty, "__call__", lambda right, self, one: -right(self, one)),

@@ -116,7 +116,7 @@ def test_jepa_of_given_latents(check: Check) -> None:
     check()
 
 
-@parametrize_conformance(ensemble("jepa", SMALL_JEPA), VECTORS | MIXED, updates=0)
+@parametrize_conformance(ensemble("jepa", SMALL_JEPA | {"vision": {"widths": [4, 8]}}), VECTORS | MIXED, updates=0)
 def test_ensemble_of_jepa(check: Check) -> None:
     check()
 

@@ -13,6 +13,7 @@ from foreworld.agents.mpc import MPC
 from foreworld.core import WorldModel, require, tree
 from foreworld.envs import Rows
 from foreworld.plan import GoalDistance, Objective, Planner, Sum
+from foreworld.plan.objectives import Over
 
 See = Callable[[int], Mapping[str, np.ndarray]]
 """Number of an environment to what is seen at the goal of its episode, name to [...] as it is stored."""
@@ -31,7 +32,8 @@ class GoalMPC(MPC):
         planner: searches.
         see: shows the goal; asked whenever an episode begins.
         num_envs: N.
-        over: nearness summed over all states of a dream, so that early is better; or of the `last` alone.
+        over: nearness summed over all states of a dream, so that early is better; of the `last` alone; or of the
+            `nearest`, so that ways round obstacles cost nothing.
         beside: a further objective, added to the nearness.
         locate: what finds a goal among a model's features, in place of its embedding space; for models whose
             features are positions already.
@@ -56,7 +58,7 @@ class GoalMPC(MPC):
         see: See,
         num_envs: int,
         *,
-        over: Literal["sum", "last"] = "sum",
+        over: Over = "sum",
         beside: Objective | None = None,
         locate: Locate | None = None,
         **options: Any,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from foreworld.core.errors import ConfigError, MissingCapability
 from foreworld.core.protocols import REMEDIES
 from foreworld.ops import discounted_return
 from foreworld.plan.protocols import Objective
+
+Over = Literal["sum", "last", "nearest"]
+"""Which states of a dream are compared with a goal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,18 +67,19 @@ class GoalDistance:
     Attributes:
         goal: [B, E] one per environment, or [1, E] for all; from the same encoder as what it is compared with.
         space: `embed`, of families with an embedding space, or `feat`.
-        over: `sum` over all states reached, so that early is better; or the `last` alone.
+        over: `sum` over all states reached, so that early is better; the `last` alone; or the `nearest`, so that a way
+            round an obstacle, which leads away from the goal at first, costs nothing.
     """
 
     goal: Tensor
     space: Literal["embed", "feat"] = "embed"
-    over: Literal["sum", "last"] = "sum"
+    over: Over = "sum"
 
     def __post_init__(self) -> None:
         """Refuse what is no goal, and unknown words."""
-        if self.goal.dim() != 2 or self.space not in ("embed", "feat") or self.over not in ("sum", "last"):
+        if self.goal.dim() != 2 or self.space not in ("embed", "feat") or self.over not in get_args(Over):
             raise ConfigError(
-                "goal distance: a goal is [B, E], the space embed or feat, and over is sum or last; found "
+                "goal distance: a goal is [B, E], the space embed or feat, and over is sum, last or nearest; found "
                 f"{list(self.goal.shape)}, {self.space!r} and {self.over!r}"
             )
 
@@ -99,7 +103,8 @@ class GoalDistance:
             )
         reached = reached[:, -1:] if self.over == "last" else reached
         apart = reached.unflatten(0, (-1, number)) - self.goal.to(reached)[:, None, None]  # candidates are adjacent
-        return -apart.square().mean(-1).sum(-1).flatten()
+        far = apart.square().mean(-1)
+        return -(far.amin(-1) if self.over == "nearest" else far.sum(-1)).flatten()
 
 
 @dataclass(frozen=True, kw_only=True)

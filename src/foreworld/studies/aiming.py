@@ -20,6 +20,7 @@ from foreworld.envs import Rows, Vector
 from foreworld.envs.area import resize_area
 from foreworld.models.simulated import Simulated
 from foreworld.plan import Objective, Planner, PredictedReturn, SpreadPenalty, Sum
+from foreworld.plan.objectives import Over
 from foreworld.report.picture_file import read_picture
 from foreworld.studies.trials import Judge
 from foreworld.worlds.catalogue import WORLDS, rebuild
@@ -37,13 +38,13 @@ class Worth:
         discount: of predicted rewards, per step; None for that of the run's agent, or 0.99 without one.
         critic: add what the run's agent expects after the horizon, if there is an agent.
         spread: weight of the disagreement of an ensemble, as a penalty; 0 for none.
-        over: nearness to a goal at all steps of a dream, or at the last alone.
+        over: nearness to a goal summed over all steps of a dream, at the last alone, or at the nearest.
     """
 
     discount: float | None = None
     critic: bool = True
     spread: float = 0.0
-    over: Literal["sum", "last"] = "sum"
+    over: Over = "nearest"
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning."""
