@@ -52,7 +52,17 @@ MODELS: dict[str, list[str]] = {
 
 def exact(world: str) -> list[str]:
     """Return the flags of planning with a bundled world itself, to its own goals."""
-    return ["--exact", "--env", f"foreworld/{world}-v0", "--episodes", "40", "--num-envs", "20"]
+    return [
+        "--exact",
+        "--env",
+        f"foreworld/{world}-v0",
+        "--episodes",
+        "40",
+        "--num-envs",
+        "20",
+        "--objective.over",
+        "sum",
+    ]
 
 
 PENDULUM = ["--run", "pendulum", "--env", "Pendulum-v1"]

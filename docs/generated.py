@@ -25,6 +25,7 @@ PLANNERS = ROOT / "benchmarks" / "results" / "planners.json"
 RECEDING = ROOT / "benchmarks" / "results" / "receding.json"
 SWM_PLAN = ROOT / "benchmarks" / "results" / "swm_plan.json"
 PLANNING = ROOT / "benchmarks" / "results" / "planning.json"
+GOAL_DISTANCE = ROOT / "benchmarks" / "results" / "goal_distance.json"
 WORLDS = ROOT / "benchmarks" / "results" / "worlds.json"
 TRUST = ROOT / "benchmarks" / "results" / "trust.json"
 MARK = re.compile(r"^<!-- generated: (?P<name>[a-z-]+) -->$", re.MULTILINE)
@@ -181,6 +182,22 @@ def planning_exact() -> str:
     return table(head, rows)
 
 
+def goal_distance() -> str:
+    """Return how often goals are reached by which states of a dream are compared with them."""
+    cells = json.loads(GOAL_DISTANCE.read_text())["cells"]
+    worlds = dict.fromkeys(one["world"] for one in cells)
+    rows = []
+    for world in worlds:
+        found = {one["over"]: one for one in cells if one["world"] == world}
+        said = [
+            f"{percent(one['success'])} ({percent(one['ci_low'])} to {percent(one['ci_high'])}), "
+            f"{one['mean_length']:.0f} steps"
+            for one in (found[over] for over in ("sum", "last", "nearest"))
+        ]
+        rows.append([world, *said])
+    return table(["world", "summed over all states", "the last", "the nearest"], rows)
+
+
 def _acted(measure: str) -> list[tuple[str, dict[str, Any]]]:
     cells = json.loads(PLANNING.read_text())["cells"]
     return [(name, cell) for name, cell in cells.items() if cell["measure"] == measure]
@@ -329,6 +346,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "planner-speed": planner_speed,
     "planning-alone": planning_alone,
     "planning-exact": planning_exact,
+    "goal-distance": goal_distance,
     "verbs": verbs,
     "helps": helps,
     "sizes": sizes,

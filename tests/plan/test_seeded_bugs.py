@@ -91,7 +91,7 @@ def check_goal() -> None:
         one = dream(**{"feat": torch.full((4, 2, 2), 9.0), space: reached})
         torch.testing.assert_close(goal(one), torch.tensor([-1.0, -13.0, -13.0, -1.0]))
         torch.testing.assert_close(replace(goal, over="last")(one), torch.tensor([-1.0, -9.0, -4.0, 0.0]))
-        torch.testing.assert_close(replace(goal, over="nearest")(one), torch.tensor([0.0, -4.0, -4.0, 0.0]))
+        torch.testing.assert_close(replace(goal, over="nearest")(one), torch.tensor([-0.005, -4.065, -4.065, -0.005]))
 
 
 def check_spread() -> None:
@@ -124,6 +124,7 @@ GOALS: dict[str, Seed] = {
     "first step for last": rewritten(GoalDistance, "__call__", "reached[:, -1:]", "reached[:, :1]"),
     "features for embeddings": rewritten(GoalDistance, "__call__", 'self.space == "feat"', "True"),
     "last step by default": rewritten(GoalDistance, "__call__", "far.sum(-1)", "far[..., -1]"),
+    "nothing but the nearest": rewritten(GoalDistance, "__call__", "TIE *", "0 *"),
     "farthest for nearest": rewritten(GoalDistance, "__call__", "far.amin(-1)", "far.amax(-1)"),
 }
 SPREADS: dict[str, Seed] = {
