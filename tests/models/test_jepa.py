@@ -79,7 +79,7 @@ def test_score_is_the_error_of_one_step() -> None:
         assert torch.allclose(model.score(model.initial(3), segment), model.losses(segment).terms["predict"])
 
 
-@pytest.mark.parametrize("predictor", ["recurrent", "transformer"])
+@pytest.mark.parametrize("predictor", ["recurrent", pytest.param("transformer", marks=pytest.mark.slow)])
 def test_it_learns_where_actions_lead(predictor: str) -> None:
     """Five steps open loop: the true place is read off the predicted latent far better than off the old one."""
     model = small(predictor=predictor, sigreg=0.1, inverse=3.0, latent=4)
