@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from foreworld.core import Losses, Segment, Space, Spec, Step, state
 from foreworld.core.errors import ConfigError
+from foreworld.nn.window import Windows, slide
 from foreworld.ops.regress import Moments, merge, moments, residual, ridge
 
 STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -109,34 +110,23 @@ class Linear(nn.Module):
 
     def observe(self, state: LinearState, segment: Segment) -> LinearState:
         """Shift every row into the window; return the windows after every row, leaves [B, T, ...]."""
-        codes = self.codec.encode(segment.obs)
-        prev = codes.new_zeros(*codes.shape[:2], self.act) if segment.prev_action is None else segment.prev_action
-        windows = []
-        for t in range(segment.length):
-            fresh = segment.is_first[:, t] | ~state.seen
-            action = prev[:, t] * (~segment.is_first[:, t]).unsqueeze(-1)
-            shifted = _shift(state, codes[:, t], action)
-            fill = fresh[:, None, None]
-            state = LinearState(
-                codes=torch.where(fill, codes[:, t : t + 1].expand_as(shifted.codes), shifted.codes),
-                actions=torch.where(segment.is_first[:, t, None, None], shifted.actions * 0, shifted.actions),
-                seen=torch.ones_like(state.seen),
-            )
-            windows.append(state)
+        codes, first = self.codec.encode(segment.obs), segment.is_first
+        prev = codes.new_zeros(*first.shape, self.act) if segment.prev_action is None else segment.prev_action
+        windows = Windows.over(first, state.seen, self.config.window)
+        actions = windows.of(state.actions, prev * ~first.unsqueeze(-1))
         return LinearState(
-            codes=torch.stack([w.codes for w in windows], 1),
-            actions=torch.stack([w.actions for w in windows], 1),
-            seen=torch.stack([w.seen for w in windows], 1),
+            codes=windows.of(state.codes, codes),
+            actions=actions * ~windows.repeated.unsqueeze(-1),
+            seen=torch.ones_like(first),
         )
 
     def step(self, state: LinearState, action: Tensor | None) -> LinearState:
         """Predict one step under `action` [B, A]; codes stay within the range seen in training."""
         act = state.codes.new_zeros(len(state.codes), self.act) if action is None else action
-        shifted = _shift(state, state.codes[..., -1, :], act)
-        change = self.dynamics(self._features(state.codes, shifted.actions))
+        actions = slide(state.actions, act)
+        change = self.dynamics(self._features(state.codes, actions))
         code = self.codec.limit(state.codes[..., -1, :] + change)
-        codes = torch.cat([shifted.codes[..., :-1, :], code.unsqueeze(-2)], -2)
-        return LinearState(codes=codes, actions=shifted.actions, seen=torch.ones_like(state.seen))
+        return LinearState(codes=slide(state.codes, code), actions=actions, seen=torch.ones_like(state.seen))
 
     def read(self, state: LinearState) -> Step:
         """Return the flat window as features [.., K * (Z + A)], reward and probability to continue."""
@@ -296,15 +286,6 @@ class Codec(nn.Module):
 
     def _pixels(self, obs: dict[str, Tensor]) -> Tensor:
         return torch.cat([obs[key].flatten(-3).float() / 255 for key in self.pictures], -1)
-
-
-def _shift(state: LinearState, code: Tensor, action: Tensor) -> LinearState:
-    """Drop the oldest entry of the window and append a new one."""
-    return LinearState(
-        codes=torch.cat([state.codes[..., 1:, :], code.unsqueeze(-2)], -2),
-        actions=torch.cat([state.actions[..., 1:, :], action.unsqueeze(-2)], -2),
-        seen=state.seen,
-    )
 
 
 def _as_probabilities(part: Tensor, space: Space) -> Tensor:
