@@ -56,7 +56,7 @@ class Embedding:
             return (
                 f"the embedding has collapsed to {self.rank:.1f} of its {self.width} directions: predictions are good "
                 "because there is nothing to predict. Raise --model.sigreg (or --model.variance and "
-                "--model.covariance), or lower --fit.lr"
+                "--model.covariance), or lower --fit.lr; where the encoder is frozen, take another"
             )
         if self.dead > MOST_DEAD:
             return (
