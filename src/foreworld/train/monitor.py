@@ -34,12 +34,14 @@ class Monitoring:
     """
 
     def __init__(self, monitor: Monitor | None, logs: Sequence[Log]) -> None:
-        self._monitor, self._logs, self._complained = monitor, logs, False
+        self._monitor, self._logs = monitor, logs
+        self._complained, self._looked = False, -1
 
     def look(self, model: TrainableModel[Any], step: int) -> None:
-        """Look at the model as it is after an update."""
-        if self._monitor is None:
+        """Look at the model as it is after an update; once, if that is also the last."""
+        if self._monitor is None or step == self._looked:
             return
+        self._looked = step
         try:
             model.eval()
             with seeded(0), torch.no_grad():
