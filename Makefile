@@ -8,6 +8,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
 	$$p -c $(ENOUGH) 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 STAMP := .venv/.installed
+# Tests of one file stay together, as they share what is slow to build. With a debugger: make test PARALLEL=
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
@@ -27,8 +29,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## Train a world model on Atari frames and show its dreams: runs/demo/report.html
 	@$(BIN)/foreworld demo --overwrite $(ARGS)
 
-test: $(STAMP) ## Run the fast tests; ARGS='-m slow' runs the slow ones
-	@$(BIN)/python -m pytest $(TESTS) $(ARGS)
+test: $(STAMP) ## Run the fast tests, on every core up to four; ARGS='-m slow' runs the slow ones
+	@$(BIN)/python -m pytest $(PARALLEL) $(TESTS) $(ARGS)
 
 lint: $(STAMP) ## Check style, format, types and layers
 	@$(BIN)/ruff check .
@@ -39,7 +41,7 @@ lint: $(STAMP) ## Check style, format, types and layers
 docs: $(STAMP) ## Build the site into docs/_build/html, and run every code block and docstring example
 	@$(BIN)/python -m sphinx -q -W --keep-going -n -b html -d docs/_build/doctrees docs docs/_build/html
 	@echo "The site is in docs/_build/html/index.html"
-	@$(BIN)/python -m pytest tests/test_docs.py tests/test_reference.py src/foreworld $(ARGS)
+	@$(BIN)/python -m pytest tests/test_docs.py tests/test_reference.py src/foreworld $(PARALLEL) $(ARGS)
 
 bench: $(STAMP) ## Run the benchmarks that lie in benchmarks/; results go to benchmarks/results/
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done

@@ -1,4 +1,4 @@
-"""Agents in training: killed, struck, refused by the disk, damaged; a few times here, often with `-m train`."""
+"""Agents in training: killed, struck, refused by the disk, damaged; a few times with `-m slow`, often with `-m train`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def few() -> dict[str, Any]:
     return campaign(FEW)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FEW)
 def test_a_few_faults_cost_an_agent_nothing(few: dict[str, Any], name: str) -> None:
     assert few[name]["lost"] == []

@@ -14,6 +14,7 @@ from foreworld.studies.demo import DemoConfig, demo
 TINY = DemoConfig(episodes=6, max_steps=240, num_envs=2, steps=2, horizon=12, samples=1, per_episode=1)
 
 
+@pytest.mark.slow
 def test_the_demo_leaves_episodes_model_numbers_and_a_page(tmp_path: Path) -> None:
     stages: list[str] = []
     result, study = demo(tmp_path / "demo", TINY, lambda stage, done, total, note: stages.append(stage))
