@@ -1,4 +1,4 @@
-"""Agents in training: killed, struck, refused by the disk, damaged; a few times with `-m slow`, often with `-m train`."""
+"""Agents in training: killed, struck, refused by the disk, damaged; a few times, and often with `-m train`."""
 
 from __future__ import annotations
 
