@@ -145,7 +145,7 @@ def test_the_reference_has_a_page_for_every_folder_for_users() -> None:
         "data",
         "worlds",
         "envs",
-        "rollout.collect",
+        "rollout.policies",
         "rollout.record",
         "rollout.dreamenv",
         "plan",

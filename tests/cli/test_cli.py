@@ -18,7 +18,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from foreworld.cli.main import VERBS, main
 from foreworld.data import load
-from foreworld.rollout.collect import RandomPolicy
+from foreworld.rollout.policies import RandomPolicy
 from foreworld.testing.watching import Trouble
 from foreworld.train.log import Display
 

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from foreworld.core.errors import ConfigError, DataError, SpecError
 from foreworld.envs import Local, OpenEpisode, Rows, Vector, Workers, make
 from foreworld.envs.episodes import EpisodeKey, from_arrays, not_reopened, to_arrays
-from foreworld.rollout.collect import RandomPolicy
+from foreworld.rollout.policies import RandomPolicy
 from foreworld.testing.watching import Trouble, troubled
 
 FRESH = [OpenEpisode(), OpenEpisode(), OpenEpisode()]

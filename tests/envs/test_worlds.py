@@ -9,7 +9,7 @@ from gymnasium.utils.env_checker import check_env
 from foreworld.core.errors import ConfigError, EnvironmentFault, UnknownName
 from foreworld.envs import WorldEnv, make
 from foreworld.envs.worlds import make_world
-from foreworld.rollout.collect import RandomPolicy
+from foreworld.rollout.policies import RandomPolicy
 from foreworld.worlds import WORLDS, Aiming, Fork, Guided, Pendulum, World, build, simulate
 from foreworld.worlds.catalogue import passive
 from foreworld.worlds.world import Acting

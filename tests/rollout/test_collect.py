@@ -15,7 +15,8 @@ import foreworld as fw
 from foreworld.core import Space
 from foreworld.core.errors import ConfigError, DataError, EnvironmentFault, OutputExists, UnknownName
 from foreworld.envs import Local, Rows, Vector, make
-from foreworld.rollout.collect import RandomPolicy, collect
+from foreworld.rollout.collect import collect
+from foreworld.rollout.policies import RandomPolicy
 from foreworld.testing.watching import Trouble, troubled
 
 _file = importlib.util.spec_from_file_location("counting", Path(__file__).parent.parent / "envs" / "counting.py")

@@ -19,7 +19,7 @@ from foreworld.data.episode import Episode
 from foreworld.data.store import Writer
 from foreworld.envs import Vector
 from foreworld.rollout import DreamEnv, DreamVectorEnv, recorded_starts
-from foreworld.rollout.collect import RandomPolicy
+from foreworld.rollout.policies import RandomPolicy
 from foreworld.testing import specs
 
 UNIT = Space(kind="vector", shape=(2,), dtype="float32", low=(-1.0, 0.0), high=(1.0, 1.0))

@@ -11,7 +11,7 @@ from foreworld.cli.main import main
 from foreworld.core import Space
 from foreworld.core.errors import ConfigError, EnvironmentFault, UnknownName
 from foreworld.envs import Rows, make
-from foreworld.rollout.policies import WalkPolicy
+from foreworld.rollout.policies import NoisyPolicy, RandomPolicy, WalkPolicy
 from foreworld.worlds import Guided, build
 
 BOX = Space(kind="vector", shape=(2,), dtype="float32", low=(-2.0, 0.0), high=(2.0, 1.0))
@@ -77,6 +77,42 @@ def test_a_walk_gets_further_than_fresh_actions(tmp_path: Path) -> None:
         gone[who] = np.mean([np.linalg.norm(way[1] - way[0]) for way in ways])
     assert gone["walk"] > gone["random"]
     env.close()
+
+
+def test_noise_takes_the_place_of_a_policy_in_stretches() -> None:
+    told = np.array([1.5, 0.5], np.float32)
+    noisy = NoisyPolicy(lambda rows: np.tile(told, (len(rows.is_first), 1)), BOX, noise=0.3, repeat=4, seed=1)
+    chance = RandomPolicy(BOX, 1, 4)
+    random, drawn = [], []
+    for step in range(3000):
+        now = rows([step == 0] * 8)
+        action, instead = noisy(now), chance(now)
+        random.append((action != told).any(1))
+        drawn.append(np.where(random[-1][:, None], action == instead, True).all())
+    astray = np.array(random)
+    assert all(drawn)
+    assert 0.27 < astray.mean() < 0.33
+    # a new stretch begins at a quarter of the steps, and three tenths of them are random: left after 1 / (0.25 * 0.7)
+    left = astray[:-1] & ~astray[1:]
+    assert 0.15 < left.sum() / astray[:-1].sum() < 0.2
+    with pytest.raises(ConfigError, match=r"found 1\.5"):
+        NoisyPolicy(noisy, BOX, noise=1.5)
+
+
+def test_no_stretch_goes_on_in_another_episode() -> None:
+    noisy = NoisyPolicy(lambda rows: np.ones((len(rows.is_first), 2), np.float32), BOX, noise=0.5, repeat=1e9)
+    astray = np.array([(noisy(rows([step % 2 == 0] * 400)) != 1).any(1) for step in range(4)])
+    assert (astray[0] == astray[1]).all() and (astray[2] == astray[3]).all()
+    assert 0.4 < (astray[0] != astray[2]).mean() < 0.6
+
+
+def test_noise_is_written_down_and_refused_before_anything_is_stored(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="share of random actions"):
+        fw.collect("foreworld/TwoRooms-v0", "oracle", episodes=1, noise=2.0, out=tmp_path / "a")
+    assert not list(tmp_path.iterdir())
+    data = fw.collect("foreworld/TwoRooms-v0", "oracle", steps=20, noise=0.5, repeat=3, out=tmp_path / "a")
+    assert data.source.policy == "oracle"
+    assert (data.source.options["noise"], data.source.options["repeat"]) == (0.5, 3)
 
 
 def test_who_cannot_act_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

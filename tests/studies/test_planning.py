@@ -22,7 +22,7 @@ from foreworld.envs.fleet import Local
 from foreworld.models.simulated import Simulated
 from foreworld.plan import CEM, CategoricalCEM, GoalDistance, PredictedReturn, RandomShooting
 from foreworld.report.png import encode
-from foreworld.rollout.collect import RandomPolicy
+from foreworld.rollout.policies import RandomPolicy
 from foreworld.studies.aiming import Control, Player, Worth, picture, refuse_other_world
 from foreworld.studies.planning import shooting, study_planning
 from foreworld.studies.trials import play

@@ -26,6 +26,8 @@ class Collect:
 
     example: foreworld collect --env ALE/Freeway-v5 --episodes 10 --repeat 8 --out episodes
 
+    example: foreworld collect --env foreworld/TwoRooms-v0 --policy oracle --noise 0.75 --repeat 5 --steps 9000 --out r
+
     example: foreworld collect --env foreworld/Balls-v0 --episodes 50 --image-size 32 --out balls
     """
 
@@ -52,7 +54,9 @@ class Collect:
     """Who acts: evenly at random; a random walk with momentum (box actions); or who knows the truth (bundled worlds
     with a goal)."""
     repeat: float = 1.0
-    """Mean number of steps that the random policy holds an action."""
+    """Mean number of steps that a random action is held."""
+    noise: float = 0.0
+    """Share of the time, from 0 to 1, at which the policy gives way to random actions."""
     image_size: int = 64
     """Side that image observations are resized to, by area averaging."""
     keys: tuple[str, ...] = ()
@@ -127,6 +131,7 @@ def _collected(args: Collect, display: Display, stop: Callable[[], bool]) -> tup
             out=args.out,
             seed=args.seed,
             repeat=args.repeat,
+            noise=args.noise,
             overwrite=args.overwrite,
             progress=display.show,
             stop=stop,

@@ -86,7 +86,7 @@ class Replay:
     Example:
         >>> from foreworld.data import Replay
         >>> from foreworld.envs import make
-        >>> from foreworld.rollout.collect import RandomPolicy
+        >>> from foreworld.rollout.policies import RandomPolicy
         >>> env = make("CartPole-v1", num_envs=2)
         >>> replay = Replay(None, env.spec, num_envs=2, length=8, capacity=1000)
         >>> policy, rows = RandomPolicy(env.action), env.reset(seed=0)

@@ -15,7 +15,7 @@ from foreworld.core import Segment, Spec
 from foreworld.core.errors import ConfigError, EnvironmentFault, MissingCapability
 from foreworld.core.spaces import TRUTH, flat_values
 from foreworld.envs import restorable
-from foreworld.rollout.collect import RandomPolicy
+from foreworld.rollout.policies import RandomPolicy
 
 WARM_UP = 50
 """Random steps, at most, before a context begins, so that the starts differ."""

@@ -5,87 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from foreworld.core.errors import ConfigError, EnvironmentFault
 from foreworld.core.files import claim_output
-from foreworld.core.spaces import Space
 from foreworld.data.dataset import Dataset, load
 from foreworld.data.episode import Episode
 from foreworld.data.schema import Source
 from foreworld.data.store import Writer, rows_to_seal
 from foreworld.envs.make import make
 from foreworld.envs.vector import Rows, Vector
-from foreworld.rollout.policies import named_policy
+from foreworld.rollout.policies import NoisyPolicy, Policy, RandomPolicy, named_policy
 from foreworld.rollout.record import record
 from foreworld.rollout.tape import Tape
 from foreworld.worlds.catalogue import passive
 
 Progress = Callable[[int, int], None]
 """Called with how much is done and how much there is to do."""
-
-
-class Policy(Protocol):
-    """What chooses actions; it keeps its own memory, and clears it where `is_first`."""
-
-    def __call__(self, rows: Rows) -> np.ndarray:
-        """Choose an action [N, ...] for every row, as the environment takes them.
-
-        Where `is_last`, any value will do: it is ignored. Where `arrived` is false, nothing
-        new was seen: memory must stay as it is, and the action is ignored or asked for again.
-        """
-        ...
-
-
-class RandomPolicy:
-    """Choose uniformly, and hold each action for a geometric number of steps.
-
-    Args:
-        action: the action space; an unbounded component is drawn from a standard normal.
-        seed: the same seed, the same actions.
-        repeat: mean number of steps that an action is held, >= 1. Holding makes a random
-            agent go somewhere, where a fresh action every step only trembles.
-    """
-
-    def __init__(self, action: Space, seed: int = 0, repeat: float = 1.0) -> None:
-        """Start the generator."""
-        if repeat < 1:
-            raise ConfigError(f"repeat is a mean number of steps and at least 1, found {repeat}")
-        self._action, self._change = action, 1 / repeat
-        self._low, self._high = np.asarray(action.low), np.asarray(action.high)
-        if action.kind == "discrete":
-            self._low = np.asarray(action.start)
-            self._high = self._low + np.asarray(action.classes) - 1
-        if self._low.size == 1:  # NumPy is twice as fast with one number as with an array of one
-            self._low, self._high = self._low[0], self._high[0]
-        self._rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, 1])))
-        self._held: np.ndarray | None = None
-
-    def __call__(self, rows: Rows) -> np.ndarray:
-        """Choose an action [N, ...] for every row."""
-        return self.draw(rows.is_first)
-
-    def draw(self, is_first: np.ndarray) -> np.ndarray:
-        """Choose an action [N, ...] for N rows, a new one where [N] an episode begins."""
-        count = len(is_first)
-        fresh = self._draw(count)
-        change = (self._rng.random(count) < self._change) | is_first
-        if self._held is not None and np.count_nonzero(change) < count:
-            fresh[~change] = self._held[~change]
-        self._held = fresh
-        return fresh
-
-    def _draw(self, count: int) -> np.ndarray:
-        space = self._action
-        if space.kind == "discrete":
-            drawn = self._rng.integers(self._low, self._high, (count, len(space.classes)), endpoint=True)
-        elif space.bounded:
-            drawn = self._low + (self._high - self._low) * self._rng.random((count, space.width))
-        else:
-            drawn = self._rng.standard_normal((count, space.width))
-        return drawn.astype(space.dtype).reshape(count, *space.shape)
 
 
 def collect(
@@ -102,6 +39,7 @@ def collect(
     timeout: float = 60.0,
     fault_rate: float = 0.01,
     repeat: float = 1.0,
+    noise: float = 0.0,
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
     overwrite: bool = False,
@@ -110,10 +48,8 @@ def collect(
 
     Finished episodes are sealed on disk as soon as 64 rows of them have gathered, later a quarter of what is
     there, and at the latest 4096 rows: a kill at any moment loses no more than that and the open episodes.
-    The rule counts rows and never looks at the clock, for the sake of equal bytes.
-
-    A fault of an environment cuts its episode off at the last good row, which is stored as truncated;
-    the counts end up in `source.options["faults"]`, if there were any.
+    The rule counts rows and never looks at the clock, for the sake of equal bytes. A fault of an environment cuts its
+    episode off at the last good row, as truncated; `source.options["faults"]` counts them.
 
     With `episodes`, each environment runs a fixed share of them, so that short episodes are
     not favoured over the long ones still running. With `steps`, exactly so many actions are
@@ -134,7 +70,8 @@ def collect(
         workers: run every environment in a watched process of its own, when `env` is an id.
         timeout: seconds that a worker may take for a step, when `env` is an id.
         fault_rate: share of bad steps above which the run stops, when `env` is an id; see `make`.
-        repeat: mean number of steps that the random policy holds an action.
+        repeat: mean number of steps that a random action is held.
+        noise: share of the time at which the policy gives way to random actions.
         progress: called with (done, total), in episodes or steps.
         stop: asked after every step; when it says yes, what was done until then is kept, open episodes as truncated.
         overwrite: replace what is at `out`.
@@ -161,11 +98,11 @@ def collect(
     if isinstance(env, Vector):
         if max_steps is not None:
             raise ConfigError("max_steps belongs to `make`: pass it where the environment is opened")
-        return _collect(env, policy, Path(out), budget, seed, repeat, progress, stop, overwrite)
+        return _collect(env, policy, Path(out), budget, seed, repeat, noise, progress, stop, overwrite)
     count = min(num_envs, episodes or num_envs)
     opened = make(env, num_envs=count, max_steps=max_steps, workers=workers, timeout=timeout, fault_rate=fault_rate)
     try:
-        return _collect(opened, policy, Path(out), budget, seed, repeat, progress, stop, overwrite)
+        return _collect(opened, policy, Path(out), budget, seed, repeat, noise, progress, stop, overwrite)
     finally:
         opened.close()
 
@@ -226,6 +163,7 @@ def _collect(
     budget: _Budget,
     seed: int,
     repeat: float,
+    noise: float,
     progress: Progress | None,
     stop: Callable[[], bool] | None,
     overwrite: bool,
@@ -240,8 +178,10 @@ def _collect(
         env=env.env_id,
         policy=name,
         seed=seed,
-        options={**env.options, "num_envs": env.num_envs, "repeat": repeat},
+        options={**env.options, "num_envs": env.num_envs, "repeat": repeat, **({"noise": noise} if noise else {})},
     )
+    if noise:
+        chosen = NoisyPolicy(chosen, env.action, noise, repeat, seed)
     claim_output(out, overwrite)
     with Writer(out, env.spec, truth=env.truth, source=source) as writer:
         try:

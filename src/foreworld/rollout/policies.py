@@ -1,6 +1,8 @@
-"""Policies that collecting knows by name, beside the random one: a walk with momentum, and who knows the truth."""
+"""What chooses actions while episodes are collected: chance, a walk, who knows the truth, or a mixture."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import numpy as np
 
@@ -13,6 +15,67 @@ from foreworld.worlds.world import Guided
 
 POLICIES = ("random", "walk", "oracle")
 """Names of policies; `random` is `RandomPolicy`."""
+
+
+class Policy(Protocol):
+    """What chooses actions; it keeps its own memory, and clears it where `is_first`."""
+
+    def __call__(self, rows: Rows) -> np.ndarray:
+        """Choose an action [N, ...] for every row, as the environment takes them.
+
+        Where `is_last`, any value will do: it is ignored. Where `arrived` is false, nothing
+        new was seen: memory must stay as it is, and the action is ignored or asked for again.
+        """
+        ...
+
+
+class RandomPolicy:
+    """Choose uniformly, and hold each action for a geometric number of steps.
+
+    Args:
+        action: the action space; an unbounded component is drawn from a standard normal.
+        seed: the same seed, the same actions.
+        repeat: mean number of steps that an action is held, >= 1. Holding makes a random
+            agent go somewhere, where a fresh action every step only trembles.
+    """
+
+    def __init__(self, action: Space, seed: int = 0, repeat: float = 1.0) -> None:
+        """Start the generator."""
+        if repeat < 1:
+            raise ConfigError(f"repeat is a mean number of steps and at least 1, found {repeat}")
+        self._action, self._change = action, 1 / repeat
+        self._low, self._high = np.asarray(action.low), np.asarray(action.high)
+        if action.kind == "discrete":
+            self._low = np.asarray(action.start)
+            self._high = self._low + np.asarray(action.classes) - 1
+        if self._low.size == 1:  # NumPy is twice as fast with one number as with an array of one
+            self._low, self._high = self._low[0], self._high[0]
+        self._rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, 1])))
+        self._held: np.ndarray | None = None
+
+    def __call__(self, rows: Rows) -> np.ndarray:
+        """Choose an action [N, ...] for every row."""
+        return self.draw(rows.is_first)
+
+    def draw(self, is_first: np.ndarray) -> np.ndarray:
+        """Choose an action [N, ...] for N rows, a new one where [N] an episode begins."""
+        count = len(is_first)
+        fresh = self._draw(count)
+        change = (self._rng.random(count) < self._change) | is_first
+        if self._held is not None and np.count_nonzero(change) < count:
+            fresh[~change] = self._held[~change]
+        self._held = fresh
+        return fresh
+
+    def _draw(self, count: int) -> np.ndarray:
+        space = self._action
+        if space.kind == "discrete":
+            drawn = self._rng.integers(self._low, self._high, (count, len(space.classes)), endpoint=True)
+        elif space.bounded:
+            drawn = self._low + (self._high - self._low) * self._rng.random((count, space.width))
+        else:
+            drawn = self._rng.standard_normal((count, space.width))
+        return drawn.astype(space.dtype).reshape(count, *space.shape)
 
 
 class WalkPolicy:
@@ -73,6 +136,41 @@ class OraclePolicy:
         """Choose an action [N, ...] for every row."""
         act = self.world.oracle(np.asarray(rows.truth["state"], np.float64))
         return act.astype(rows.prev_action.dtype)
+
+
+class NoisyPolicy:
+    """Follow a policy, but for stretches in which actions are random: it gets where chance does not, and errs there.
+
+    Args:
+        policy: what is followed.
+        action: its action space.
+        noise: share of the time that is random.
+        repeat: mean number of steps of such a stretch, and that a random action is held.
+        seed: the same seed, the same stretches and random actions.
+
+    Raises:
+        ConfigError: a share outside [0, 1].
+    """
+
+    def __init__(self, policy: Policy, action: Space, noise: float, repeat: float = 1.0, seed: int = 0) -> None:
+        """Start the generators."""
+        if not 0 <= noise <= 1:
+            raise ConfigError(f"noise is the share of random actions, between 0 and 1, found {noise}")
+        self._policy, self._random = policy, RandomPolicy(action, seed, repeat)
+        self._noise, self._change = noise, 1 / repeat
+        self._rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, 3])))
+        self._astray = np.zeros(0, bool)
+
+    def __call__(self, rows: Rows) -> np.ndarray:
+        """Choose an action [N, ...] for every row."""
+        told, drawn = self._policy(rows), self._random(rows)
+        chance = self._rng.random((2, len(told)))
+        change = rows.is_first | (chance[0] < self._change) | (len(self._astray) != len(told))
+        astray = chance[1] < self._noise
+        if not change.all():
+            astray[~change] = self._astray[~change]
+        self._astray = astray
+        return np.where(astray.reshape(-1, *[1] * (told.ndim - 1)), drawn, told)
 
 
 def named_policy(name: str, env: Vector, seed: int) -> WalkPolicy | OraclePolicy:

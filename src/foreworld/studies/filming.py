@@ -18,7 +18,7 @@ from foreworld.envs import Rows, Vector, make
 from foreworld.report.draw import clip_frames, trace_frames
 from foreworld.report.video import write_video
 from foreworld.rollout import collect
-from foreworld.rollout.collect import Policy
+from foreworld.rollout.policies import Policy
 from foreworld.studies.dreams import Dream, dream, spread_starts
 from foreworld.train import Film
 from foreworld.train.log import complain

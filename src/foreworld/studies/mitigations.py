@@ -20,7 +20,7 @@ from foreworld.models.ensemble import Ensemble
 from foreworld.models.rssm import RSSM, RSSMConfig
 from foreworld.ops import Interval, bootstrap, bootstrap_ratio
 from foreworld.rollout import collect, imagine
-from foreworld.rollout.collect import RandomPolicy
+from foreworld.rollout.policies import RandomPolicy
 from foreworld.studies.grounded import Grounded
 from foreworld.train import FitConfig, fit
 from foreworld.worlds import Acting, build

@@ -15,8 +15,7 @@ from foreworld.envs import Rows
 from foreworld.ops import Interval, bootstrap_ratio, wilson
 from foreworld.ops.paired import Contest, compare
 from foreworld.plan import Planner, RandomShooting
-from foreworld.rollout.collect import Policy, RandomPolicy
-from foreworld.rollout.policies import OraclePolicy
+from foreworld.rollout.policies import OraclePolicy, Policy, RandomPolicy
 from foreworld.studies.aiming import Control, Player
 from foreworld.studies.trials import Trials, play
 from foreworld.worlds.world import Guided

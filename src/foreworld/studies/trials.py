@@ -9,7 +9,7 @@ import numpy as np
 
 from foreworld.envs import Rows, Vector
 from foreworld.envs.episodes import OpenEpisode
-from foreworld.rollout.collect import Policy
+from foreworld.rollout.policies import Policy
 
 Judge = Callable[[Rows], tuple[np.ndarray | None, np.ndarray]]
 """Rows of N environments to whether the goal is reached [N] bool (None: nobody can tell) and how far it is [N]."""
