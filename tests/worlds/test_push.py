@@ -205,6 +205,21 @@ def test_goals_are_that_of_the_peers_or_drawn() -> None:
         WORLD.placed(fixed[:1], goal=np.array([0.5, 0, 0.5, 0, 0]))
 
 
+def test_goals_that_random_pushes_lead_to_can_be_reached_in_as_many_steps() -> None:
+    world, still = PushT(goal_after=12, criterion="pose"), PushT(goal_after=12, criterion="pose", reach=1e-9)
+    states = world.start(np.random.default_rng(3), 200)
+    moved = np.linalg.norm(states[:, 2:4] - states[:, 7:9], axis=1)
+    assert 0.2 < (moved > 0.02).mean() < 0.9
+    assert world.success(states).mean() < 0.05
+    # what a pusher does that cannot go anywhere is nothing
+    assert still.success(still.start(np.random.default_rng(3), 20)).all()
+    # no pusher is further from its goal than 12 steps take it
+    assert (np.linalg.norm(states[:, :2] - states[:, 5:7], axis=1) <= 12 * world.reach + 1e-9).all()
+    for wrong in ({"goal_after": -1}, {"goal_after": 5, "goal_drawn": True}):
+        with pytest.raises(ConfigError, match="goal_after is a number of steps, without goal_drawn"):
+            PushT(**wrong)
+
+
 @pytest.mark.parametrize("size", [32, 64])
 def test_block_and_pusher_are_drawn_where_they_are(size: int) -> None:
     world = PushT(goal_seen=False, goal_drawn=True, size=size)

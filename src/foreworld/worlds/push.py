@@ -24,6 +24,8 @@ ROUNDS = 4
 """Contacts that are resolved in a substep, the deepest first: a disc in the inner corner of the T has two."""
 NOTHING = 1e-9
 """A depth below this is no contact."""
+HELD = 5
+"""Steps for which random pushes go to one place, where goals are what they lead to."""
 TOUCH = 1e-3
 """How deep a pusher that is placed may reach into the block."""
 GROUND, GOAL, BLOCK, PUSHER = (236, 238, 242), (150, 218, 160), (108, 120, 142), (64, 110, 226)
@@ -51,6 +53,8 @@ class PushT:
         tolerance: root of the squared distances of pusher and block, 20 of the peers' pixels by default.
         turn: rad.
         goal_drawn: draw a goal for every episode, instead of the middle of the arena and 45 degrees.
+        goal_after: the goal is where so many steps of random pushes lead from the start, so that it can be reached in
+            as many; 0 for a goal that is fixed or drawn.
         goal_seen: draw the goal of the block.
         dense: reward coverage, 1 when `covered`, instead of 1 for success and 0 elsewhere.
         stop: end the episode at success.
@@ -70,6 +74,7 @@ class PushT:
     tolerance: float = 20 * PIXEL
     turn: float = math.pi / 9
     goal_drawn: bool = False
+    goal_after: int = 0
     goal_seen: bool = True
     dense: bool = True
     stop: bool = False
@@ -83,6 +88,11 @@ class PushT:
         if self.unit > 0.2 or self.radius > 0.2 or self.covered > 1:
             found = f"{self.unit}, {self.radius} and {self.covered}"
             raise ConfigError(f"PushT.unit and radius are at most 0.2 and covered at most 1, found {found}")
+        if self.goal_after < 0 or (self.goal_after and self.goal_drawn):
+            raise ConfigError(
+                f"PushT.goal_after is a number of steps, without goal_drawn, found {self.goal_after} "
+                f"and {self.goal_drawn}"
+            )
         if self.criterion not in ("coverage", "pose"):
             raise ConfigError(f"PushT.criterion is coverage or pose, found {self.criterion!r}")
 
@@ -119,6 +129,8 @@ class PushT:
     def start(self, rng: np.random.Generator, n: int) -> np.ndarray:
         """Draw n start states [n, 10]: the block anywhere with room around it, the pusher beside it."""
         now, goal = self._drawn(rng, n), self._drawn(rng, n)
+        if self.goal_after:
+            return np.concatenate([now, self._pushed_about(rng, now)], 1)
         if not self.goal_drawn:
             goal[:, 2:] = HOME
             goal[:, :2] = self._beside(rng, goal[:, 2:])
@@ -244,6 +256,15 @@ class PushT:
         room = 1 - 3 * self.unit  # the furthest corner is less than 2.7 units from the centre of mass
         block = np.concatenate([rng.uniform(-room, room, (n, 2)), rng.uniform(-math.pi, math.pi, (n, 1))], 1)
         return np.concatenate([self._beside(rng, block), block], 1)
+
+    def _pushed_about(self, rng: np.random.Generator, now: np.ndarray) -> np.ndarray:
+        """Let pushers go to places drawn at random, and return where they and the blocks end, [n, 5]."""
+        state, towards = np.concatenate([now, now], 1), rng.uniform(-1, 1, (len(now), 2))
+        for step in range(self.goal_after):
+            if step and step % HELD == 0:
+                towards = rng.uniform(-1, 1, (len(now), 2))
+            state = self.step(state, towards)
+        return state[:, :5]
 
     def _beside(self, rng: np.random.Generator, pose: np.ndarray) -> np.ndarray:
         """Draw places [N, 2] for pushers off the blocks."""
