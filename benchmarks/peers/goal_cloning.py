@@ -1,11 +1,11 @@
-"""What planning must beat: behaviour cloning to goals. python benchmarks/goal_bc.py --data DIR --cpu-minutes 5 10 20.
+"""What planning must beat: behaviour cloning to goals. python benchmarks/peers/goal_cloning.py --data DIR [--help].
 
 The baseline learns from the same episodes as a model would: from what is seen now and what is seen up to 25 steps later
 it names the action that was taken now. Acting, it is shown the goal in place of what came later. It reads pictures with
 the encoder of the JEPA, plays the same episodes as `foreworld plan` with the same seed, and is judged in the same way;
 its budget is CPU time, so that it can be set beside a model that was trained for as long.
 
-Prints one JSON object; benchmarks/jepa.py keeps it.
+Prints one JSON object.
 """
 
 from __future__ import annotations
