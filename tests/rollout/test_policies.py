@@ -138,6 +138,9 @@ def test_who_cannot_act_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     ]
     assert main(args) == 2
     assert "has nothing to decide" in capsys.readouterr().err
+    alone = ["collect", "--env", "foreworld/Fork-v0", "--noise", "0.5", "--episodes", "1", "--out", str(tmp_path / "e")]
+    assert main(alone) == 2
+    assert "leave out --policy and --noise" in capsys.readouterr().err
 
 
 def test_the_command_line_collects_by_name_and_with_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

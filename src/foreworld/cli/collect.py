@@ -141,8 +141,10 @@ def _collected(args: Collect, display: Display, stop: Callable[[], bool]) -> tup
 
 def _recorded(args: Collect, display: Display, stop: Callable[[], bool]) -> tuple[Dataset, Tally]:
     """Let a world go on by itself; nothing of it can fail."""
-    if args.policy != "random":
-        raise ConfigError(f"{args.env}: takes no action, so that a policy has nothing to decide; leave out --policy")
+    if args.policy != "random" or args.noise:
+        raise ConfigError(
+            f"{args.env}: takes no action, so that a policy has nothing to decide; leave out --policy and --noise"
+        )
     data = record(
         args.env,
         episodes=args.episodes,

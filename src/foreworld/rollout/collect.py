@@ -94,7 +94,7 @@ def collect(
     """
     budget = _budget(episodes, steps)
     if isinstance(env, str) and passive(env):
-        return _record(env, policy, Path(out), episodes, steps, seed, max_steps, progress, stop, overwrite)
+        return _record(env, policy, noise, Path(out), episodes, steps, seed, max_steps, progress, stop, overwrite)
     if isinstance(env, Vector):
         if max_steps is not None:
             raise ConfigError("max_steps belongs to `make`: pass it where the environment is opened")
@@ -110,6 +110,7 @@ def collect(
 def _record(
     env: str,
     policy: Policy | str | None,
+    noise: float,
     out: Path,
     episodes: int | None,
     steps: int | None,
@@ -119,8 +120,8 @@ def _record(
     stop: Callable[[], bool] | None,
     overwrite: bool,
 ) -> Dataset:
-    if policy not in (None, "random"):
-        raise ConfigError(f"{env}: takes no action, so that a policy has nothing to decide; leave it out")
+    if policy not in (None, "random") or noise:
+        raise ConfigError(f"{env}: takes no action, so that a policy has nothing to decide; leave out policy and noise")
     return record(
         env,
         out=out,
