@@ -65,8 +65,10 @@ def test_collect_records_what_takes_no_action(tmp_path: Path) -> None:
     assert np.array_equal(data.column("obs/obs"), again.column("obs/obs"))
     assert told == [(1, 3), (2, 3), (3, 3)]
     assert data.source.env == "foreworld/FreePendulum-v0" and data.source.seed == 1
-    with pytest.raises(ConfigError, match="leave it out"):
+    with pytest.raises(ConfigError, match="leave out policy and noise"):
         fw.collect("foreworld/FreePendulum-v0", lambda rows: rows.reward, episodes=1, out=tmp_path / "f")
+    with pytest.raises(ConfigError, match="leave out policy and noise"):
+        fw.collect("foreworld/FreePendulum-v0", noise=0.5, episodes=1, out=tmp_path / "f")
 
 
 def test_keys_parameters_and_sources(tmp_path: Path) -> None:
