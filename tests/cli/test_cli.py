@@ -129,6 +129,7 @@ def test_faults_are_counted_in_the_answer(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("plain_handlers")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_leaves_a_sound_dataset_and_no_worker(tmp_path: Path, number: int) -> None:
     out = tmp_path / "d"
