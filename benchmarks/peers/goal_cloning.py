@@ -30,6 +30,7 @@ from foreworld.encoders.latent import LatentEncoder, Vision
 from foreworld.envs import Rows, make
 from foreworld.nn import MLP, Linear
 from foreworld.ops import wilson
+from foreworld.rollout.collect import RECORDED
 from foreworld.studies.planning import SEED
 from foreworld.studies.trials import Judge, play
 from foreworld.train.run import environment
@@ -149,10 +150,7 @@ def main() -> None:
     torch.set_num_threads(1)
     data = fw.load(args.data)
     train, _ = data.split(0.1)
-    kept = ("image_size", "keys", "max_steps", "num_envs", "repeat", "noise")
-    options = {key: value for key, value in data.source.options.items() if key not in kept}
-    if (size := data.source.options.get("image_size")) is not None:
-        options["image_size"] = size
+    options = {key: value for key, value in data.source.options.items() if key not in (*RECORDED, "max_steps")}
     cells = []
     for minutes in args.cpu_minutes:
         torch.manual_seed(args.seed)

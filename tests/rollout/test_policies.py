@@ -11,6 +11,7 @@ from foreworld.cli.main import main
 from foreworld.core import Space
 from foreworld.core.errors import ConfigError, EnvironmentFault, UnknownName
 from foreworld.envs import Rows, make
+from foreworld.rollout.collect import RECORDED
 from foreworld.rollout.policies import NoisyPolicy, RandomPolicy, WalkPolicy
 from foreworld.worlds import Guided, build
 
@@ -104,6 +105,8 @@ def test_no_stretch_goes_on_in_another_episode() -> None:
     astray = np.array([(noisy(rows([step % 2 == 0] * 400)) != 1).any(1) for step in range(4)])
     assert (astray[0] == astray[1]).all() and (astray[2] == astray[3]).all()
     assert 0.4 < (astray[0] != astray[2]).mean() < 0.6
+    waiting = (noisy(rows([True] * 400, [False] * 400)) != 1).any(1)
+    assert (waiting == astray[3]).all()
 
 
 def test_noise_is_written_down_and_refused_before_anything_is_stored(tmp_path: Path) -> None:
@@ -113,6 +116,9 @@ def test_noise_is_written_down_and_refused_before_anything_is_stored(tmp_path: P
     data = fw.collect("foreworld/TwoRooms-v0", "oracle", steps=20, noise=0.5, repeat=3, out=tmp_path / "a")
     assert data.source.policy == "oracle"
     assert (data.source.options["noise"], data.source.options["repeat"]) == (0.5, 3)
+    # whoever opens the environment again leaves out what is said of collecting
+    own = {name: value for name, value in data.source.options.items() if name not in RECORDED}
+    make(data.source.env, **own).close()
 
 
 def test_who_cannot_act_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from foreworld.core import Spec
 from foreworld.core.errors import ConfigError, DataError
 from foreworld.data import load
 from foreworld.models.simulated import Simulated
-from foreworld.studies.answers import RECORDED
+from foreworld.rollout.collect import RECORDED
 from foreworld.train import load_agent, load_run
 from foreworld.train.run import read_config
 from foreworld.worlds.catalogue import WORLDS, rebuild

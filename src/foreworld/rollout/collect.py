@@ -24,6 +24,9 @@ from foreworld.worlds.catalogue import passive
 Progress = Callable[[int, int], None]
 """Called with how much is done and how much there is to do."""
 
+RECORDED = ("num_envs", "repeat", "noise", "faults")
+"""What a source's options say of collecting; the others are those of the environment."""
+
 
 def collect(
     env: Vector | str,

@@ -159,17 +159,15 @@ class NoisyPolicy:
         self._policy, self._random = policy, RandomPolicy(action, seed, repeat)
         self._noise, self._change = noise, 1 / repeat
         self._rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, 3])))
-        self._astray = np.zeros(0, bool)
+        self._astray: np.ndarray | None = None
 
     def __call__(self, rows: Rows) -> np.ndarray:
         """Choose an action [N, ...] for every row."""
         told, drawn = self._policy(rows), self._random(rows)
         chance = self._rng.random((2, len(told)))
-        change = rows.is_first | (chance[0] < self._change) | (len(self._astray) != len(told))
-        astray = chance[1] < self._noise
-        if not change.all():
-            astray[~change] = self._astray[~change]
-        self._astray = astray
+        astray, change = chance[1] < self._noise, rows.arrived & (rows.is_first | (chance[0] < self._change))
+        self._astray = astray if self._astray is None else np.where(change, astray, self._astray)
+        astray = self._astray
         return np.where(astray.reshape(-1, *[1] * (told.ndim - 1)), drawn, told)
 
 

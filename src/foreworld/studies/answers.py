@@ -19,6 +19,7 @@ from foreworld.eval.chosen import ChosenHorizon, Yardstick
 from foreworld.eval.predictors import last_state
 from foreworld.eval.quantities import LATENT, truth_spaces
 from foreworld.rollout import branch, imagine
+from foreworld.rollout.collect import RECORDED
 
 T = TypeVar("T")
 
@@ -29,9 +30,6 @@ ONE_MODEL = (
     "This is one model: its samples say nothing about what it has not learned. Five members divide the error by 2.2 at "
     "best, if theirs were independent; `foreworld train --preset ensemble` measures what they really do."
 )
-
-RECORDED = ("num_envs", "repeat", "faults")
-"""What a dataset's source holds beside the options of its environment."""
 
 
 @dataclass(frozen=True, kw_only=True)
