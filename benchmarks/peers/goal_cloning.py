@@ -31,8 +31,9 @@ from foreworld.envs import Rows, make
 from foreworld.nn import MLP, Linear
 from foreworld.ops import wilson
 from foreworld.rollout.collect import RECORDED
+from foreworld.studies.aiming import world_judge
 from foreworld.studies.planning import SEED
-from foreworld.studies.trials import Judge, play
+from foreworld.studies.trials import play
 from foreworld.train.run import environment
 from foreworld.worlds.catalogue import rebuild
 
@@ -120,14 +121,8 @@ def judged(net: GoalCloning, env_id: str, options: dict[str, Any], args: argpars
     env = make(env_id, num_envs=min(args.num_envs, args.episodes), max_steps=args.max_steps, **options)
     with closing(env):
         world: Any = rebuild(env.env_id, env.options)
-
-        def judge(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-            state = np.asarray(rows.truth["state"], np.float64)
-            return world.success(state), world.distance(state)
-
-        told: Judge = judge
         policy = GoalCloningPolicy(net.eval(), env.goal, env.num_envs)
-        found = play(env, policy, episodes=args.episodes, seed=SEED + args.seed, judge=told)
+        found = play(env, policy, episodes=args.episodes, seed=SEED + args.seed, judge=world_judge(world))
     assert found.success is not None
     interval = wilson(int(found.success.sum()), args.episodes, 0.95)
     return {

@@ -122,7 +122,7 @@ class Player:
             require(model, "embed", "planning to a goal")
         if self.shown is None and not isinstance(self.world, Aiming):
             raise ConfigError(f"{env.env_id}: has no goal of its own; give --goal reward or a picture")
-        self.judge = self._picture_judge() if self.shown is not None else _world_judge(cast(Aiming, self.world))
+        self.judge = self._picture_judge() if self.shown is not None else world_judge(cast(Aiming, self.world))
 
     @property
     def measure(self) -> Literal["success", "mean_return", "goal_distance"]:
@@ -211,7 +211,9 @@ def picture(path: Path, spec: Spec) -> dict[str, np.ndarray]:
     return {spec.images[0]: np.ascontiguousarray(np.moveaxis(found, -1, 0))}
 
 
-def _world_judge(world: Aiming) -> Judge:
+def world_judge(world: Aiming) -> Judge:
+    """Return what judges rows by the true state, as the world itself does."""
+
     def judge(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
         state = np.asarray(rows.truth["state"], np.float64)
         return world.success(state), world.distance(state)
