@@ -1,4 +1,4 @@
-"""Does the scale of rewards matter? python benchmarks/reward_scale.py [--env CartPole-v1] [--seeds 3] [--steps 5000].
+"""Does the scale of rewards matter? python benchmarks/reward_scale.py [--env CartPole-v1] [--seeds 3] [--steps 2500].
 
 The same settings learn the same task with its rewards times 1e-3, 1 and 1e3: once with DreamerV3's two-hot heads over
 exponentially spaced bins for reward and value, once with plain heads that regress both by squared error. Observations
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +109,15 @@ def learner(env: str, preset: str, heads: str) -> tuple[fw.RSSM, fw.Dreamer]:
     return model, agent
 
 
-def run(env: str, preset: str, heads: str, scale: float, seed: int, steps: int, episodes: int) -> dict[str, Any]:
+def run(
+    env: str, preset: str, ratio: int, heads: str, scale: float, seed: int, steps: int, episodes: int
+) -> dict[str, Any]:
     """Train one agent and let it act."""
     name, chosen, started = scaled(env, scale), agent_preset(preset), time.process_time()
     torch.manual_seed(seed)
     model, agent = learner(name, preset, heads)
-    found = train_agent(name, model, agent, chosen.online, env_options=chosen.env, steps=steps, minutes=0.0, seed=seed)
+    online = replace(chosen.online, train_ratio=ratio)
+    found = train_agent(name, model, agent, online, env_options=chosen.env, steps=steps, minutes=0.0, seed=seed)
     torch.manual_seed(seed)
     with tempfile.TemporaryDirectory() as folder, closing(make(name, num_envs=8, **chosen.env)) as opened:
         model.eval()
@@ -156,7 +160,8 @@ def main() -> None:
     parser.add_argument("--env", default="CartPole-v1")
     parser.add_argument("--preset", default="classic")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=5_000)
+    parser.add_argument("--steps", type=int, default=2_500)
+    parser.add_argument("--train-ratio", type=int, default=256, help="half of what the preset has, for twice the cells")
     parser.add_argument("--heads", choices=HEADS, nargs="+", default=list(HEADS))
     parser.add_argument("--quick", action="store_true", help="a minute's worth; nothing is kept")
     parser.add_argument("--json", action="store_true", help="print JSON only")
@@ -164,7 +169,13 @@ def main() -> None:
     torch.set_num_threads(1)
     seeds, steps, episodes = (1, 250, 8) if args.quick else (args.seeds, args.steps, EPISODES)
     path = RESULTS / f"reward_scale-{args.env.replace('/', '-')}.json"
-    settings = {"env": args.env, "preset": args.preset, "steps": steps, "episodes": episodes}
+    settings = {
+        "env": args.env,
+        "preset": args.preset,
+        "train_ratio": args.train_ratio,
+        "steps": steps,
+        "episodes": episodes,
+    }
     result: dict[str, Any] = {"settings": settings, "runs": []}
     if path.exists() and not args.quick:
         result = json.loads(path.read_text())
@@ -173,7 +184,7 @@ def main() -> None:
     done = {(one["seed"], one["heads"], one["scale"]) for one in result["runs"]}
     cells = [(seed, heads, scale) for seed in range(seeds) for heads in args.heads for scale in SCALES]
     for seed, heads, scale in [cell for cell in cells if cell not in done]:
-        result["runs"].append(run(args.env, args.preset, heads, scale, seed, steps, episodes))
+        result["runs"].append(run(args.env, args.preset, args.train_ratio, heads, scale, seed, steps, episodes))
         command = " ".join(["python", "benchmarks/reward_scale.py", *sys.argv[1:]])
         result |= {"made": {**environment(seed), "command": command}, "summary": summary(result["runs"])}
         if not args.quick:
