@@ -66,7 +66,7 @@ TASKS: dict[str, Callable[[int, int], tuple[Any, Any]]] = {
     "double_pendulum": world("foreworld/DoublePendulum-v0"),
     "push_balls": world("foreworld/PushBalls-v0"),
     "point_maze": world("foreworld/PointMaze-v0", dense=True),
-    "two_rooms": world("foreworld/TwoRooms-v0", dense=True),
+    "two_rooms": world("foreworld/TwoRooms-v0", dense=True, rebound=0),
     "linear_quadratic": system,
 }
 

@@ -34,8 +34,8 @@ ALL = {name: entry.world for name, entry in WORLDS.items()} | {"noisy": NOISY}
 NAMES = list(ALL)
 
 
-ACTING = [Pendulum(torque=2), DoublePendulum(torque=2), Balls(push=2), Linear(actions=2), TwoRooms(), PointMaze()]
-ACTING += [Reach(box=True)]
+ACTING = [Pendulum(torque=2), DoublePendulum(torque=2), Balls(push=2), Linear(actions=2), PointMaze()]
+ACTING += [TwoRooms(rebound=0), Reach(box=True)]
 
 
 def actions(world: World, n: int, seed: int = 1) -> np.ndarray | None:

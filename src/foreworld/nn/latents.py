@@ -6,35 +6,42 @@ import torch
 from torch import Tensor, nn
 
 from foreworld.nn.attention import Block
-from foreworld.nn.mlp import MLP, Linear
+from foreworld.nn.mlp import MLP, Linear, RMSNorm
 
 
 class RecurrentPredictor(nn.Module):
-    """A gated recurrent cell whose hidden state is the latent itself, fed with the action and the older latents.
+    """A residual cell whose hidden state is the latent itself, fed with the action and the older latents.
 
-    The candidate comes from hidden layers and has no bound, as latents have none.
+    It predicts the change, and begins with none: what an action leaves alone stays as it is. In two rooms, on true
+    states, its error is half to a third of that of a gated recurrent unit as wide (docs/log.md).
 
     Args:
         latent: width E.
         actions: width A.
         window: K.
         units: width of the hidden layers.
-        layers: how many.
+        layers: residual blocks, each two layers deep.
 
     Reference:
-        Cho et al., Learning Phrase Representations using RNN Encoder-Decoder, 2014, section 2.3, without the reset
-        gate, whose part the hidden layers take over.
+        He et al., Identity Mappings in Deep Residual Networks, 2016, section 3: norms in front.
     """
 
     def __init__(self, latent: int, actions: int, window: int, units: int, layers: int) -> None:
         super().__init__()
-        self.body = MLP(window * (latent + actions), units, layers)
-        self.candidate, self.gate = Linear(units, latent), Linear(units, latent)
+        # PyTorch's own initialisation, whose biases differ, puts the bends of units where few inputs need them
+        self.inward = nn.Linear(window * (latent + actions), units)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(RMSNorm(units), nn.Linear(units, units), nn.SiLU(), nn.Linear(units, units))
+            for _ in range(layers)
+        )
+        self.outward = nn.Sequential(nn.SiLU(), Linear(units, latent, outscale=0.0))
 
     def forward(self, latents: Tensor, actions: Tensor) -> Tensor:
         """Map latents [N, K, E] and the actions after each [N, K, A] to the next latents [N, E]."""
-        hidden = self.body(torch.cat([latents.flatten(1), actions.flatten(1)], -1))
-        return torch.lerp(latents[:, -1], self.candidate(hidden), torch.sigmoid(self.gate(hidden)))
+        x = self.inward(torch.cat([latents.flatten(1), actions.flatten(1)], -1))
+        for block in self.blocks:
+            x = x + block(x)
+        return latents[:, -1] + self.outward(x)
 
 
 class TransformerPredictor(nn.Module):

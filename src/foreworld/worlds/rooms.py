@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from foreworld.core.errors import ConfigError
 from foreworld.core.spaces import Space
 from foreworld.worlds.discs import span_cover
 from foreworld.worlds.walls import DEEP, Faces, advance, first_face
-from foreworld.worlds.world import numbers, picture, placed_at, positive, taken
+from foreworld.worlds.world import drawn, numbers, picture, placed_at, positive, taken
 
 SIDE = 65
 """Units of length of a side: the pixels of the picture at its usual size."""
@@ -34,17 +33,20 @@ class TwoRooms:
     """Move a dot through a door to a goal, usually in the other room, by displacements.
 
     The state is the position of the dot, the wall's x and the door's y, and the position of the goal, in units of
-    which a side has 65 (x from the left, y from the bottom): S = 6. A way that meets a wall ends there. The picture
-    has the dot in red and the walls in green, the two channels that the peers draw; blue is empty, or the goal.
+    which a side has 65 (x from the left, y from the bottom): S = 6. A way that meets a wall ends there, and the dot is
+    thrown back a little, as in the peers' worlds: so it does not stick to the wall. The picture has the dot in red and
+    the walls in green, the two channels that the peers draw; blue is empty, or the goal.
 
     Attributes:
         wall: x of the wall's middle; None draws one for every episode.
         door: y of the door's middle; None draws one for every episode.
         across: goals lie in the other room; else anywhere.
         limit: largest displacement along either axis, in units.
-        tolerance: the goal is reached at this distance, units. The default is that of the peers, a mean squared
-            difference of x and y below 1.
-        slide: go on along a wall with what is left of a way, instead of ending there.
+        tolerance: the goal is reached at this distance, units. The default is that by which eb_jepa and DINO-WM
+            count successes.
+        rebound: deviation, in units, of how far a dot that met a wall is thrown back and aside; 0 leaves it at the
+            wall, where it sticks until it is moved away.
+        slide: go on along a wall with what is left of a way, instead of ending there; nothing is thrown back then.
         goal_seen: draw the goal, as an agent needs that is to be told where to go.
         dense: reward the shortest way that is left, in sides and negative, instead of 1 at the goal and 0 elsewhere.
         stop: end the episode at the goal.
@@ -53,13 +55,15 @@ class TwoRooms:
 
     Reference:
         Sobal et al., 2025, "Learning from Reward-Free Offline Data: A Case for Planning with Latent Dynamics Models".
+        The distance of success: https://github.com/facebookresearch/eb_jepa, `eval_state` of its two rooms.
     """
 
     wall: float | None = None
     door: float | None = None
     across: bool = True
     limit: float = 2.45
-    tolerance: float = math.sqrt(2)
+    tolerance: float = 4.5
+    rebound: float = 0.5
     slide: bool = False
     goal_seen: bool = False
     dense: bool = False
@@ -70,6 +74,7 @@ class TwoRooms:
     def __post_init__(self) -> None:
         """Refuse what has no meaning."""
         positive(self, "limit", "tolerance", "size", "dt")
+        positive(self, "rebound", zero=True)
         for name, value, (low, high) in (("wall", self.wall, WALLS), ("door", self.door, DOORS)):
             if value is not None and not low <= value <= high:
                 raise ConfigError(f"TwoRooms.{name} lies between {low} and {high}, found {value}")
@@ -87,7 +92,7 @@ class TwoRooms:
     @property
     def stochastic(self) -> bool:
         """Whether `step` draws random numbers."""
-        return False
+        return self.rebound > 0 and not self.slide
 
     @property
     def obs(self) -> Mapping[str, Space]:
@@ -110,9 +115,16 @@ class TwoRooms:
     def step(
         self, state: np.ndarray, action: np.ndarray | None = None, rng: np.random.Generator | None = None
     ) -> np.ndarray:
-        """Move, up to the first wall."""
-        move = taken(self, action, len(state))
-        place, _ = advance(state[:, :2], move, _faces(state), 1.0, stop=not self.slide)
+        """Move, up to the first wall, and back from it."""
+        move, faces = taken(self, action, len(state)), _faces(state)
+        place, _ = advance(state[:, :2], move, faces, 1.0, stop=not self.slide)
+        if self.stochastic:
+            # drawn for every dot, met or not, so that what one draws does not depend on another
+            back = drawn(self, rng).normal(0, self.rebound, place.shape)
+            share, face = first_face(state[:, :2], move, faces)
+            rows, axis = np.arange(len(place)), faces.axis[face]
+            back[rows, axis] = np.abs(back[rows, axis]) * faces.side[face]
+            place, _ = advance(place, np.where(share[:, None] <= 1, back, 0), faces, 1.0, stop=True)
         return np.concatenate([place, state[:, 2:]], 1)
 
     def observe(self, state: np.ndarray) -> dict[str, np.ndarray]:
