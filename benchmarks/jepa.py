@@ -1,0 +1,169 @@
+"""What a JEPA is good for: python benchmarks/jepa.py [--task rooms] [--seeds 0 1 2] [--variants full] [--steps N].
+
+Of a task episodes are collected once. Of each variant and seed a model is trained on them by `foreworld train --preset
+jepa`, and `foreworld plan` reaches for goals of new episodes, given as pictures. Beside the first stand random actions,
+random shooting with as many rollouts, and the oracle, who knows the way.
+
+Variants leave one thing out, or prevent collapse in another way: the table of them says what each is needed for. They
+are compared after fewer updates: `--variants all --steps 1500 --seeds 0`.
+
+Every cell lies in benchmarks/results/jepa-<task>.json with all its episodes. What is done is kept in --work: after an
+interruption the same command goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foreworld.core.files import write_json
+
+RESULTS = Path(__file__).parent / "results"
+KEPT = (
+    *("measure", "success", "ci_low", "ci_high", "confidence", "episodes", "random_floor", "shooting_floor", "oracle"),
+    *("latency_ms_p50", "latency_ms_p95", "mean_length", "rollouts", "protocol"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A world, what is collected there, and how goals are reached.
+
+    Attributes:
+        env: environment id.
+        collect: flags of `foreworld collect`.
+        train: flags of `foreworld train`, beside the variant's.
+        plan: flags of `foreworld plan`.
+    """
+
+    env: str
+    collect: str
+    train: str = ""
+    plan: str
+
+
+TASKS = {
+    "rooms": Task(
+        env="foreworld/TwoRooms-v0",
+        collect="--policy oracle --noise 0.75 --repeat 5 --steps 200000 --max-steps 60 --num-envs 16 --image-size 65",
+        plan="--planner icem --horizon 60 --candidates 200 --iterations 4 --std 1.0 --execute 10 --max-steps 200",
+    ),
+}
+VARIANTS = {
+    "full": "",
+    "no inverse": "--model.inverse 0",
+    "no variance": "--model.variance 0",
+    "no covariance": "--model.covariance 0",
+    "no similarity": "--model.similarity 0",
+    "sigreg": "--model.variance 0 --model.covariance 0 --model.sigreg 0.05",
+    "barlow": "--model.variance 0 --model.covariance 0 --model.barlow 0.02",
+    "asymmetric": "--model.variance 0 --model.covariance 0 --model.target ema",
+    "nothing": "--model.variance 0 --model.covariance 0 --model.inverse 0",
+}
+"""Name to what `foreworld train` is told besides."""
+
+
+def foreworld(*arguments: str) -> dict[str, Any]:
+    """Run `foreworld ... --json`; return what it printed."""
+    command = [sys.executable, "-m", "foreworld.cli", *arguments, "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"foreworld {' '.join(arguments)}: exit code {done.returncode}")
+    return json.loads(done.stdout)
+
+
+def trained(task: Task, variant: str, seed: int, steps: int | None, data: Path, run: Path) -> dict[str, Any]:
+    """Train one model, from its start or from where it stopped; return what was done and how long it took."""
+    if any((run / "checkpoints").glob("*")):
+        foreworld("train", "--resume", str(run))
+    else:
+        if run.exists():  # ended before its first checkpoint
+            shutil.rmtree(run)
+        flags = [*task.train.split(), *VARIANTS[variant].split(), *(["--steps", str(steps)] if steps else [])]
+        where = ["--data", str(data), "--seed", str(seed), "--out", str(run), "--no-clips"]
+        foreworld("train", "--preset", "jepa", *where, *flags)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    last = [line for line in lines if "seconds" in line][-1]
+    watched = {name: round(value, 4) for line in lines for name, value in line.items() if name.startswith("embed/")}
+    return {
+        "steps": last["step"],
+        "seconds": round(last["seconds"], 1),
+        "explained": round(last["explained"], 4),
+    } | watched
+
+
+def cell(task: Task, variant: str, seed: int, args: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Train and judge one model."""
+    run = work / f"{variant.replace(' ', '-')}-{seed}-{args.steps or 'preset'}"
+    done = trained(task, variant, seed, args.steps, work / "data", run)
+    acting = ["--run", str(run), "--env", task.env, "--episodes", str(args.episodes), "--num-envs", "50"]
+    floors = [] if variant == "full" and not args.steps else ["--no-floors"]
+    started = time.monotonic()
+    found = foreworld("plan", *acting, *task.plan.split(), "--seed", str(1000 + seed), *floors)
+    kept = {name: found.get(name) for name in KEPT} | {"plan_seconds": round(time.monotonic() - started, 1)}
+    return {
+        "variant": variant,
+        "seed": seed,
+        "asked": args.steps,
+        "train": done,
+        **kept,
+        "every": found["every"],
+        "made": found["made"],
+    }
+
+
+def said(one: dict[str, Any]) -> str:
+    """Return a cell in a line."""
+    trained, minutes = one["train"], one["train"]["seconds"] / 60
+    return (
+        f"{one['variant']}, seed {one['seed']}: {one['success']:.2f} ({one['ci_low']:.2f} to {one['ci_high']:.2f}) of "
+        f"{one['episodes']}, after {trained['steps']} updates in {minutes:.0f} minutes"
+    )
+
+
+def main() -> None:
+    """Do what is not done yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=TASKS, default="rooms")
+    parser.add_argument("--variants", choices=[*VARIANTS, "all"], nargs="+", default=["full"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, help="updates; by default the preset's")
+    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--work", type=Path, default=Path("runs") / "jepa")
+    parser.add_argument("--quick", action="store_true", help="a minute's worth; nothing is kept")
+    parser.add_argument("--json", action="store_true", help="print JSON only")
+    args = parser.parse_args()
+    if "all" in args.variants:
+        args.variants = list(VARIANTS)
+    task, work = TASKS[args.task], args.work / (f"{args.task}-quick" if args.quick else args.task)
+    path = RESULTS / f"jepa-{args.task}.json"
+    if args.quick:
+        args.variants, args.seeds, args.steps, args.episodes = ["full"], [0], 20, 2
+        shutil.rmtree(work, ignore_errors=True)
+    if not (work / "data").exists():
+        foreworld("collect", "--env", task.env, *task.collect.split(), "--out", str(work / "data"))
+    result = json.loads(path.read_text()) if path.exists() and not args.quick else {"cells": []}
+    done = {(one["variant"], one["seed"], one["asked"]) for one in result["cells"]}
+    for variant, seed in [(variant, seed) for seed in args.seeds for variant in args.variants]:
+        if (variant, seed, args.steps) in done:
+            continue
+        found = cell(task, variant, seed, args, work)
+        if not args.quick:  # read again: another of these may run beside
+            result = json.loads(path.read_text()) if path.exists() else {"cells": []}
+        result["cells"].append(found)
+        if not args.quick:
+            write_json(path, result)
+        print(said(found), file=sys.stderr, flush=True)
+    if args.json:
+        print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
