@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from foreworld.core import Segment, Space, Spec, deterministic, tree
-from foreworld.core.errors import ConfigError
+from foreworld.core.errors import ConfigError, MissingCapability
+from foreworld.encoders.looking import LookingDecoder
 from foreworld.eval.collapse import Embedding
 from foreworld.models.jepa import JEPA, JEPAConfig
 from foreworld.ops import effective_rank
@@ -190,3 +191,48 @@ def test_a_frozen_encoder_learns_nothing_and_the_predictor_does() -> None:
     same = {name for name, value in model.state_dict().items() if torch.equal(value, before[name])}
     assert {name for name in before if name.startswith("encoder")} == {name for name in same if "encoder" in name}
     assert not {name for name in same if name.startswith("predictor")}
+
+
+@pytest.mark.parametrize("name", ["image_discrete", "vector_multi_discrete", "mixed_discrete"])
+def test_a_decoder_shows_latents_and_changes_nothing(name: str) -> None:
+    spec = specs()[name]
+    segment = random_segment(spec, 4, 6, torch.Generator().manual_seed(0))
+    model, plain = small(spec, decoder=True), small(spec)
+    assert "look" in model.provides and "look" not in plain.provides
+    with deterministic():
+        terms = model.losses(segment).terms
+    assert terms["look"].shape == (4, 6) and (terms["look"] > 0).nonzero()[:, 1].unique().tolist() == [5]
+    terms["look"].sum().backward()
+    moved = {key.split(".")[0] for key, leaf in model.named_parameters() if leaf.grad is not None and leaf.grad.any()}
+    assert moved == {"decoder"}, "no latent is shaped by what it looks like"
+    shown = model.look(model.observe(model.initial(4), segment))
+    assert {key: tuple(value.shape[:2]) for key, value in shown.items()} == dict.fromkeys(spec.obs, (4, 6))
+    with pytest.raises(MissingCapability, match="train one with"):
+        plain.look(plain.initial(1))
+
+
+def test_a_decoder_learns_what_a_latent_shows() -> None:
+    """Pictures of odd sides with one bright pixel; the latent is its place, given to the decoder alone."""
+    torch.manual_seed(0)
+    spec = Spec(obs={"image": Space(kind="image", shape=(3, 21, 13), dtype="uint8")}, action=None)
+    decoder = LookingDecoder(spec, 2, 32)
+    adam = torch.optim.Adam(decoder.parameters(), lr=3e-3)
+
+    def batch(n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        row, column = torch.randint(21, (n,)), torch.randint(13, (n,))
+        image = torch.zeros(n, 3, 21, 13, dtype=torch.uint8)
+        image[torch.arange(n), 1, row, column] = 255
+        return torch.stack([row / 10 - 1, column / 6 - 1], 1), image, row * 13 + column
+
+    for _ in range(600):
+        latents, image, _ = batch(64)
+        adam.zero_grad()
+        decoder.loss(latents, {"image": image}).mean().backward()
+        adam.step()
+    latents, image, at = batch(300)
+    shown = decoder(latents)["image"]
+    assert shown.shape == (300, 3, 21, 13) and shown.min() >= 0 and shown.max() <= 1
+    found = shown[:, 1].flatten(1).argmax(1)
+    near = ((found // 13 - at // 13).abs() <= 1) & ((found % 13 - at % 13).abs() <= 1)
+    assert near.float().mean() > 0.9, "of 273 places, within one pixel"
+    assert shown[:, 0].max() < 0.5, "and nothing where nothing ever was"

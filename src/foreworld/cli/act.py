@@ -58,7 +58,9 @@ def run(argv: list[str]) -> None:
         raise ConfigError("--episodes must be at least 1, and --confidence between 0 and 1")
     found = load_agent(args.run, device(args.device), args.env)
     if args.clip is not None and not can_film(found.run.model):
-        raise MissingExtra("--clip needs PyAV and Pillow (pip install 'foreworld[video]') and a model that decodes")
+        raise MissingExtra(
+            "--clip needs PyAV and Pillow (pip install 'foreworld[video]') and a model that shows what it predicts"
+        )
     torch.manual_seed(args.seed)
     with ExitStack() as stack:
         out = args.out or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "episodes"

@@ -88,7 +88,7 @@ class Plan:
     no_floors: bool = False
     """Let the planner play alone, without random actions, random shooting and the oracle."""
     out: Path | None = None
-    """Folder for the result (plan.json) and clips: what happened, and what the model imagined where it decodes."""
+    """Folder for the result (plan.json) and clips: what happened, and what the model imagined if it can show it."""
     device: str = "auto"
     """cpu, cuda, or auto: cuda where there is one."""
     threads: int = 1

@@ -10,11 +10,14 @@ from foreworld.core.protocols import Decodes as Decodes
 from foreworld.core.protocols import Disagrees as Disagrees
 from foreworld.core.protocols import Follows as Follows
 from foreworld.core.protocols import LearnsDreaming as LearnsDreaming
+from foreworld.core.protocols import Looks as Looks
 from foreworld.core.protocols import Policy as Policy
 from foreworld.core.protocols import TrainableModel as TrainableModel
 from foreworld.core.protocols import Unrolls as Unrolls
 from foreworld.core.protocols import WorldModel as WorldModel
 from foreworld.core.protocols import require as require
+from foreworld.core.protocols import showing as showing
+from foreworld.core.protocols import shows as shows
 from foreworld.core.randomness import deterministic as deterministic
 from foreworld.core.randomness import is_deterministic as is_deterministic
 from foreworld.core.randomness import seeded as seeded

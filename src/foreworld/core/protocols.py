@@ -54,6 +54,17 @@ class Decodes(Protocol[S]):
         ...
 
 
+class Looks(Protocol[S]):
+    """Capability `look`: states to observations for eyes only, of a family that does not predict observations.
+
+    Clips and films show it. Nothing is judged by it, and learning it changes no state.
+    """
+
+    def look(self, state: S) -> dict[str, Tensor]:
+        """Return observations as `decode` would."""
+        ...
+
+
 class Unrolls(Protocol[S]):
     """Capability `unroll`: imagination of a whole action sequence in one fused call."""
 
@@ -163,6 +174,7 @@ REMEDIES = {
     "reward": "train with a reward head, or fit a reward probe on frozen features",
     "cont": "train with a continue head, or plan with a fixed horizon",
     "decode": "use a family with a decoder (rssm, linear), or compare in embedding space",
+    "look": "use a family that decodes (rssm, linear), or train with a decoder to look through (--model.decoder)",
     "embed": "use a family with an embedding space (jepa), or plan with predicted reward",
     "score": "use a family with a likelihood or denoising score",
     "dream_losses": "train without fit.dream_share, or use a family with multi-step training (rssm)",
@@ -184,3 +196,24 @@ def require(model: Any, capability: str, purpose: str) -> None:
     if capability not in model.provides:
         remedy = REMEDIES.get(capability, "choose another family")
         raise MissingCapability(f"{purpose} needs {capability!r}, which {type(model).__name__} lacks: {remedy}")
+
+
+def shows(model: Any) -> bool:
+    """Tell whether a model's states can be looked at: it decodes, or has a decoder for eyes only."""
+    return not model.provides.isdisjoint({"decode", "look"})
+
+
+def showing(model: Any, purpose: str) -> Callable[[Any], dict[str, Tensor]]:
+    """Return what turns a model's states into observations to look at: `decode`, or else `look`.
+
+    Args:
+        model: a world model.
+        purpose: what it is needed for, for the message.
+
+    Raises:
+        MissingCapability: it has neither.
+    """
+    if "decode" in model.provides:
+        return model.decode
+    require(model, "look", purpose)
+    return model.look

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foreworld.core import Losses, Segment, Spec, Step, is_deterministic, state, tree
-from foreworld.core.errors import ConfigError
+from foreworld.core.errors import ConfigError, MissingCapability
 from foreworld.encoders.latent import GivenLatents, LatentEncoder, Vision
+from foreworld.encoders.looking import LookingDecoder
 from foreworld.nn import MLP, BernoulliHead, Linear, TwoHotHead
 from foreworld.nn.latents import RecurrentPredictor, TransformerPredictor
 from foreworld.nn.window import Windows, slide
@@ -47,6 +48,7 @@ class JEPAConfig:
         barlow: weight of Barlow Twins between prediction and target.
         reward: whether there is a reward head, on latents that it cannot change.
         cont: whether there is a continue head, likewise.
+        decoder: whether there is a decoder to look through, likewise; the last row of every window teaches it.
     """
 
     latent: int = 128
@@ -69,6 +71,7 @@ class JEPAConfig:
     barlow: float = 0.0
     reward: bool = True
     cont: bool = True
+    decoder: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built or learned."""
@@ -147,10 +150,12 @@ class JEPA(nn.Module):
         feat = config.window * (width + self.act)
         self.reward = TwoHotHead(feat, config.units, 1) if config.reward and acts else None
         self.cont = BernoulliHead(feat, config.units, 1) if config.cont and acts else None
+        self.decoder = LookingDecoder(spec, width, config.units) if config.decoder else None
         heads = {name for name, head in (("reward", self.reward), ("cont", self.cont)) if head is not None}
         averaged = {"after_update"} if self.target is not None else set()
-        self.provides = frozenset({"embed", "score", "unroll", "calibrate", *heads, *averaged})
-        self.loss_weights = {"predict": 1.0, **config.weights, **dict.fromkeys(sorted(heads), 1.0)}
+        seen = {"look"} if self.decoder is not None else set()
+        self.provides = frozenset({"embed", "score", "unroll", "calibrate", *heads, *averaged, *seen})
+        self.loss_weights = {"predict": 1.0, **config.weights, **dict.fromkeys(sorted(heads | seen), 1.0)}
         if self.inverse is None:
             self.loss_weights.pop("inverse", None)
 
@@ -194,6 +199,12 @@ class JEPA(nn.Module):
         """Return where observations [B, ...] lie in the embedding, [B, E]: goals, among others."""
         return self.encoder(obs)
 
+    def look(self, state: JEPAState) -> dict[str, Tensor]:
+        """Return what the newest latent shows; see `LookingDecoder`."""
+        if self.decoder is None:
+            raise MissingCapability("this JEPA has no decoder to look through; train one with --model.decoder")
+        return self.decoder(state.latents[..., -1, :])
+
     def score(self, state: JEPAState, segment: Segment) -> Tensor:
         """Return how wrong the prediction of each row was from the row before, [B, T]; 0 where there was none.
 
@@ -217,6 +228,9 @@ class JEPA(nn.Module):
             terms["reward"] = self.reward.loss(feat, segment.reward)
         if self.cont is not None:
             terms["cont"] = self.cont.loss(feat, segment.cont)
+        if self.decoder is not None:
+            last = {key: seen[:, -1:] for key, seen in segment.obs.items()}
+            terms["look"] = F.pad(self.decoder.loss(latents[:, -1:].detach(), last), (segment.length - 1, 0))
         return Losses(terms=terms, metrics=_metrics(starts, first, latents, segment), states=states)
 
     def calibrate(self, segments: Callable[[], Iterator[Segment]]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from foreworld.core import WorldModel
+from foreworld.core import WorldModel, shows
 from foreworld.core.errors import ConfigError
 from foreworld.data import Dataset
 from foreworld.rollout.dreams import Dreams, End, Show
@@ -36,7 +36,7 @@ class DreamEnv(gym.Env[Any, Any], Generic[S]):
         show: `obs` for decoded observations, `feat` for the model's features.
         end: when a dream is over before its horizon: `drawn` by the predicted probability, where that is above one
             half (`likely`), or `never`.
-        render_mode: None or `rgb_array`, for a model that decodes pictures.
+        render_mode: None or `rgb_array`, for a model that can show pictures.
 
     Raises:
         ConfigError: no horizon or context, plain video, an unknown word, or a render mode without pictures.
@@ -170,7 +170,7 @@ def _starts(model: WorldModel[S], starts: Starts[S] | Dataset, context: int) -> 
 
 
 def _metadata(model: WorldModel[Any]) -> dict[str, Any]:
-    pictured = bool(model.spec.images) and "decode" in model.provides
+    pictured = bool(model.spec.images) and shows(model)
     found: dict[str, Any] = {"render_modes": ["rgb_array"] if pictured else [], "frame_skip": model.spec.frame_skip}
     return found | ({} if model.spec.fps is None else {"render_fps": model.spec.fps})
 

@@ -9,7 +9,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from foreworld.core import Decodes, WorldModel, is_deterministic, require, seeded, tree
+from foreworld.core import Decodes, WorldModel, is_deterministic, require, seeded, showing, shows, tree
 from foreworld.core.errors import ConfigError, EnvironmentFault
 from foreworld.core.registry import unknown
 from foreworld.core.spaces import Space
@@ -130,10 +130,10 @@ class Dreams(Generic[S]):
     def pictures(self) -> np.ndarray | None:
         """Return the first image observation of every dream, uint8 [N, H, W, 3]; None where there is none."""
         names = self.model.spec.images
-        if not names or "decode" not in self.model.provides:
+        if not names or not shows(self.model):
             return None
         with torch.no_grad():
-            shown = cast(Decodes[S], self.model).decode(self.state)[names[0]]
+            shown = showing(self.model, "a picture")(self.state)[names[0]]
         picture = self.model.spec.obs[names[0]].from_decoded(shown).movedim(-3, -1).cpu().numpy()
         return picture[..., :3] if picture.shape[-1] >= 3 else np.repeat(picture[..., :1], 3, -1)
 

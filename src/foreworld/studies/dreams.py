@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from foreworld.core import Spec, require, seeded, tree
+from foreworld.core import Spec, seeded, showing, tree
 from foreworld.core.errors import SpecError
 from foreworld.core.registry import unknown
 from foreworld.data import Dataset
@@ -81,7 +81,7 @@ def dream(
     A stretch that reaches its episode's end is shown up to there.
 
     Args:
-        model: provides `decode`.
+        model: provides `decode`, or `look`.
         data: held-out episodes.
         episodes: one for each dream.
         starts: first row of each.
@@ -93,17 +93,17 @@ def dream(
         A dream for each stretch.
 
     Raises:
-        MissingCapability: the model cannot decode.
+        MissingCapability: the model cannot show what it predicts.
     """
-    require(model, "decode", "a dream to look at")
+    show = showing(model, "a dream to look at")
     stored = data.windows(np.asarray(episodes), np.asarray(starts), context + horizon)
     segment = tree.to(stored, next(model.parameters()).device)
     seen = segment.rows(0, context)
     actions = None if segment.prev_action is None else segment.prev_action[:, context:]
     with seeded(seed):
         states = model.observe(model.initial(segment.batch), seen)
-        ahead = imagine(model, tree.index(states, (slice(None), -1)), actions, horizon, keep=("obs",)).obs or {}
-        before = model.decode(states)
+        dreamed = imagine(model, tree.index(states, (slice(None), -1)), actions, horizon, keep=("states",)).states
+        before, ahead = show(states), show(dreamed)
     real = expected(data.spec.obs, stored.obs)
     lengths = np.full(len(episodes), context + horizon) if stored.mask is None else stored.mask.sum(1).numpy()
     return [

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from foreworld.agents import AgentPolicy, Dreamer
+from foreworld.core import shows
 from foreworld.core.errors import ForeworldError
 from foreworld.data import Dataset
 from foreworld.envs import Rows, Vector, make
@@ -61,7 +62,7 @@ def film_dreams(heldout: Dataset, context: int = 10, horizon: int = 50) -> Film:
         A film, for the argument of that name.
 
     Raises:
-        MissingCapability: when it is called with a model that cannot decode.
+        MissingCapability: when it is called with a model that cannot show what it predicts.
         MissingExtra: when it is called without PyAV and Pillow.
 
     Example:
@@ -152,5 +153,5 @@ def _tell(what: str, told: list[str]) -> None:
 
 
 def can_film(model: Any) -> bool:
-    """Tell whether a model can be filmed here: it decodes, and what draws and writes videos is installed."""
-    return "decode" in model.provides and all(find_spec(name) is not None for name in ("av", "PIL"))
+    """Tell whether a model can be filmed: it shows its states, and what draws and writes videos is installed."""
+    return shows(model) and all(find_spec(name) is not None for name in ("av", "PIL"))

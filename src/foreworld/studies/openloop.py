@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from foreworld.agents import Dreamer
+from foreworld.core import shows
 from foreworld.core.files import read_json
 from foreworld.core.spaces import TRUTH
 from foreworld.data import Dataset
@@ -85,7 +86,7 @@ def study(
     )
     answers = answer(run.model, found, heldout, limits, seed, agent)
     dreams: list[Dream] = []
-    if "decode" in run.model.provides:
+    if shows(run.model):
         episodes, starts = spread_starts(heldout, context, horizon, CLIPS)
         dreams = dream(run.model, heldout, episodes, starts, context, horizon, seed)
     env = data.source.env or str(data.path)

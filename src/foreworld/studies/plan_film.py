@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from foreworld.agents.mpc import MPC
-from foreworld.core import deterministic, seeded, tree
+from foreworld.core import deterministic, seeded, showing, shows, tree
 from foreworld.envs import Rows
 from foreworld.envs.area import resize_area
 from foreworld.models.simulated import Simulated
@@ -33,8 +33,8 @@ SIDE = 96
 class PlanFilm:
     """Watch the first episode of the first environment while a planner acts.
 
-    What the model imagines is shown as pictures where it decodes these, or is the world itself; as lines where it
-    decodes numbers alone.
+    What the model imagines is shown as pictures where it can show these, or is the world itself; as lines where it
+    shows numbers alone.
 
     Args:
         player: environments, model and goals.
@@ -51,9 +51,9 @@ class PlanFilm:
         self._told: dict[int, np.ndarray] = {}  # what is imagined of a row, by its number
         model = player.model
         images = model.spec.images
-        self._pictured = isinstance(model, Simulated) or ("decode" in model.provides and bool(images))
+        self._pictured = isinstance(model, Simulated) or (shows(model) and bool(images))
         self._keys = [key for key, space in model.spec.obs.items() if space.kind == "vector"]
-        self._traced = "decode" in model.provides and bool(self._keys) and not self._pictured
+        self._traced = shows(model) and bool(self._keys) and not self._pictured
 
     def watching(self, policy: MPC) -> Callable[[Rows], None]:
         """Return what is to be shown all rows that the policy has chosen actions for."""
@@ -73,7 +73,7 @@ class PlanFilm:
         return watch
 
     def write(self, folder: Path, title: str) -> list[Path]:
-        """Write what there is to see: `plan.mp4`, and `plan-imagined.mp4` where the model decodes numbers alone.
+        """Write what there is to see: `plan.mp4`, and `plan-imagined.mp4` where the model shows numbers alone.
 
         Args:
             folder: where to.
@@ -151,7 +151,7 @@ class PlanFilm:
                 world = self._player.world
                 self._ends += [_upright(world.render(final.x.numpy())[0])] if isinstance(world, Drawn) else []
                 return
-            told = {key: value[0].float().cpu().numpy() for key, value in model.decode(final).items()}
+            told = {key: value[0].float().cpu().numpy() for key, value in showing(model, "a clip")(final).items()}
         if self._pictured:
             image = told[model.spec.images[0]]
             self._ends.append(_upright((image * 255).round().clip(0, 255).astype(np.uint8)))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foreworld.core import Space, Spec, Step, from_json, to_json, tree
+from foreworld.core import Space, Spec, Step, from_json, showing, shows, to_json, tree
 from foreworld.core.errors import ForeworldError
 from foreworld.testing.compare import Factory, NonConforming, build, expect, named_leaves, sample
 from foreworld.testing.samples import BATCH, LENGTH, random_actions
@@ -48,7 +48,7 @@ def _check_members(model: Any) -> None:
     for name, kind in (("spec", Spec), ("provides", frozenset), ("loss_weights", dict), ("family", str)):
         expect(isinstance(getattr(model, name, None), kind), f"{name}: missing, or not a {kind.__name__}")
     _check_config(getattr(model, "config", None))
-    for capability in ("decode", "embed", "score", "spread", "unroll", "follow", "calibrate", "after_update"):
+    for capability in ("decode", "look", "embed", "score", "spread", "unroll", "follow", "calibrate", "after_update"):
         declared, defined = capability in model.provides, callable(getattr(model, capability, None))
         expect(defined or not declared, f"provides: {capability!r} is declared but there is no such method")
 
@@ -65,8 +65,8 @@ def _check_config(config: Any) -> None:
 def _check_answers(model: Any, member: str, state: Any, lead: tuple[int, ...], inner: dict[str, Any]) -> None:
     _check_state(member, state, lead, inner)
     _check_read(model, state, lead, member)
-    if "decode" in model.provides:
-        _check_decode(model, state, lead)
+    if shows(model):
+        _check_shown(model, state, lead)
     if "spread" in model.provides:
         _check_spread(model, state, lead)
 
@@ -107,15 +107,16 @@ def _check_read(model: Any, state: Any, lead: tuple[int, ...], after: str) -> No
         expect(inside, "read: cont is a probability, found values outside [0, 1]")
 
 
-def _check_decode(model: Any, state: Any, lead: tuple[int, ...]) -> None:
-    shown = model.decode(state)
-    expect(set(shown) == set(model.spec.obs), f"decode: keys {sorted(shown)}, expected {sorted(model.spec.obs)}")
+def _check_shown(model: Any, state: Any, lead: tuple[int, ...]) -> None:
+    show = showing(model, "the kit")
+    said, shown = show.__name__, show(state)
+    expect(set(shown) == set(model.spec.obs), f"{said}: keys {sorted(shown)}, expected {sorted(model.spec.obs)}")
     for name, space in model.spec.obs.items():
         value, inner = shown[name], (space.width,) if space.kind == "discrete" else space.shape
         wanted = (*lead, *inner)
-        expect(value.shape == wanted, f"decode: {name!r} has shape {tuple(value.shape)}, expected {wanted}")
-        _check_float(f"decode: {name!r}", value)
-        _check_range(name, space, value)
+        expect(value.shape == wanted, f"{said}: {name!r} has shape {tuple(value.shape)}, expected {wanted}")
+        _check_float(f"{said}: {name!r}", value)
+        _check_range(f"{said}: {name!r}", space, value)
 
 
 def _check_spread(model: Any, state: Any, lead: tuple[int, ...]) -> None:
@@ -125,14 +126,14 @@ def _check_spread(model: Any, state: Any, lead: tuple[int, ...]) -> None:
     expect(bool((spread >= 0).all()), "spread: found values below 0")
 
 
-def _check_range(name: str, space: Space, value: Tensor) -> None:
+def _check_range(what: str, space: Space, value: Tensor) -> None:
     if space.kind == "vector":
         return
     inside = bool(((value >= -1e-4) & (value <= 1 + 1e-4)).all())
-    expect(inside, f"decode: {name!r} lies outside [0, 1]")
+    expect(inside, f"{what} lies outside [0, 1]")
     if space.kind == "discrete":
         sums = torch.stack([part.sum(-1) for part in value.split(list(space.classes), -1)])
-        expect(bool(((sums - 1).abs() < 1e-4).all()), f"decode: the probabilities of {name!r} do not sum to 1")
+        expect(bool(((sums - 1).abs() < 1e-4).all()), f"{what}: the probabilities do not sum to 1")
 
 
 def _check_losses(model: Any, segment: Any, inner: dict[str, Any]) -> None:
