@@ -97,8 +97,8 @@ def test_jepa(check: Check) -> None:
 
 
 @parametrize_conformance(
-    jepa(window=3, predictor="transformer", decoder=True, target="ema", sigreg=0.0, variance=1.0, covariance=1.0, similarity=0.5,
-         inverse=1.0, vision=Vision(kind="vit", patch=8, tokens=32)),
+    jepa(window=3, predictor="transformer", target="ema", sigreg=0.0, variance=1.0, covariance=1.0, similarity=0.5,
+         inverse=1.0, vision=Vision(kind="vit", patch=8, tokens=32), decoder=True),
     MIXED | VECTORS | {"plain_video": ALL["plain_video"]},
     updates=0,
 )  # fmt: skip

@@ -18,6 +18,7 @@ CONFIGS = {
         covariance=0.4,
         similarity=0.6,
         inverse=2.0,
+        decoder=True,
     )
 }
 
