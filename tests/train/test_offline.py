@@ -25,7 +25,7 @@ from foreworld.train import FitConfig, fit, load_run
 from foreworld.train.checkpoint import list_checkpoints, tensors
 from foreworld.train.log import read_metrics
 from foreworld.train.offline import dreams, lower_rate, share_done, window_size
-from foreworld.train.optim import LaProp, clip_adaptive_
+from foreworld.train.optim import AdamW, LaProp, clip_adaptive_, gradient_norms
 
 SPEC = Spec(
     obs={"obs": Space(kind="vector", shape=(2,), dtype="float32")},
@@ -179,3 +179,18 @@ def test_training_on_dreams_lowers_their_error(data: Dataset) -> None:
 def test_dreams_need_a_family_that_can_learn_from_them(data: Dataset) -> None:
     with pytest.raises(MissingCapability, match=r"fit\.dream_share"):
         fit(Linear(SPEC), data, steps=1, dream_share=0.5)
+
+
+def test_each_gradient_is_clipped_by_itself() -> None:
+    """Against torch's own AdamW, fed with gradients that were shrunk by hand."""
+    start, grads = [torch.tensor([3.0, 4.0]), torch.tensor([1.0])], [torch.tensor([30.0, 40.0]), torch.tensor([0.1])]
+    ours, theirs = ([torch.nn.Parameter(value.clone()) for value in start] for _ in range(2))
+    clipped, plain = AdamW(ours, 0.1, 0.0, clip=5.0), torch.optim.AdamW(theirs, lr=0.1, weight_decay=0.0)
+    for size in (1.0, 0.2, 0.01):  # equal gradients would hide it: Adam divides by their size
+        for mine, other, grad, factor in zip(ours, theirs, grads, (min(1, 0.1 / size), 1.0), strict=True):
+            mine.grad, other.grad = size * grad, size * factor * grad
+        clipped.step_where(torch.tensor(True), gradient_norms(clipped))
+        plain.step()
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours, theirs, strict=True))
+    with pytest.raises(ConfigError, match=r"fit\.clip"):
+        FitConfig(clip=-1.0)

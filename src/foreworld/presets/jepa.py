@@ -27,6 +27,7 @@ FITS = {
         optimizer="adamw",
         lr=2e-3,
         weight_decay=1e-5,
+        clip=0.03,
         warmup=100,
         batch=128,
         length=9,

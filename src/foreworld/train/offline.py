@@ -49,6 +49,7 @@ class FitConfig:
         warmup: updates of linear warm-up.
         decay: share of the updates, at the end, over which the rate falls to a twentieth.
         agc: `laprop`: largest gradient norm as a share of the parameter norm.
+        clip: `adamw`: largest norm of each parameter's gradient; 0 for any.
         weight_decay: decoupled, times the learning rate.
         calibration: batches that closed-form statistics are taken from, before the first update.
         minutes: training is over after this much time, all schedules shortened to fit; 0 for no limit.
@@ -72,6 +73,7 @@ class FitConfig:
     warmup: int = 1000
     decay: float = 0.0
     agc: float = 0.3
+    clip: float = 0.0
     weight_decay: float = 0.0
     calibration: int = 64
     minutes: float = 0.0
@@ -89,6 +91,8 @@ class FitConfig:
         for name in ("long_share", "dream_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"fit.{name} must lie in [0, 1], found {getattr(self, name)}")
+        if not self.clip >= 0:
+            raise ConfigError(f"fit.clip must not be negative, found {self.clip}")
         if self.steps < 0 or self.minutes < 0 or self.lr <= 0 or not 0 <= self.decay <= 1:
             raise ConfigError("fit: steps and minutes must not be negative, lr must be positive, decay in [0, 1]")
 

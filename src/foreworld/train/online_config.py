@@ -33,6 +33,7 @@ class OnlineConfig:
         lr: learning rate after warm-up.
         warmup: updates of linear warm-up.
         agc: `laprop`: largest gradient norm as a share of the parameter norm.
+        clip: `adamw`: largest norm of each parameter's gradient; 0 for any.
         weight_decay: decoupled, times the learning rate.
         precision: of matrix products, but for the recurrence over real rows; all else is float32.
         graph: on a GPU, record the update once as a CUDA graph and replay it; no, for a family that cannot be recorded.
@@ -60,6 +61,7 @@ class OnlineConfig:
     lr: float = 4e-5
     warmup: int = 1000
     agc: float = 0.3
+    clip: float = 0.0
     weight_decay: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
     graph: bool = True
@@ -88,6 +90,8 @@ class OnlineConfig:
                 f"online.prefill ({self.prefill}) rows never come together in a replay that keeps "
                 f"online.capacity ({self.capacity}); lower the one or raise the other"
             )
+        if not self.clip >= 0:
+            raise ConfigError(f"online.clip must not be negative, found {self.clip}")
         if self.train_ratio < 0 or self.minutes < 0 or self.lr <= 0 or self.capacity_gib <= 0 or self.prefill < 0:
             raise ConfigError(
                 "online: train_ratio, minutes and prefill must not be negative, lr and capacity_gib must be positive"

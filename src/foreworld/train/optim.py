@@ -126,12 +126,14 @@ class AdamW(torch.optim.AdamW):
         params: what to train.
         lr: learning rate.
         weight_decay: decoupled decay per update, times the learning rate.
+        clip: largest norm of each parameter's gradient; 0 leaves the gradients alone.
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float) -> None:
+    def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float, clip: float = 0.0) -> None:
         params = list(params)
         capturable = bool(params) and params[0].is_cuda  # that is, what a CUDA graph can record
         super().__init__(params, lr=lr, weight_decay=weight_decay, fused=True, capturable=capturable)
+        self.clip = clip
         self.grad_scale: Tensor | None = None
         self.found_inf: Tensor | None = None
 
@@ -140,8 +142,11 @@ class AdamW(torch.optim.AdamW):
 
         Args:
             sound: scalar bool.
-            norms: [P], not needed here.
+            norms: [P], of `gradient_norms`.
         """
+        if self.clip:
+            grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+            torch._foreach_mul_(grads, list((self.clip / norms.clamp(min=1e-20)).clamp(max=1.0).unbind()))
         # the fused step reads this attribute, by which torch's own gradient scaler tells it of an overflow
         self.found_inf = (~sound).float()
         self.step()
@@ -163,6 +168,11 @@ class OptimizerConfig(Protocol):
     @property
     def agc(self) -> float:
         """Share of a parameter's norm that a gradient may have; for `laprop`."""
+        ...
+
+    @property
+    def clip(self) -> float:
+        """Largest norm of a parameter's gradient; for `adamw`."""
         ...
 
     @property
@@ -189,7 +199,7 @@ def make_optimizer(model: HasParameters, config: OptimizerConfig) -> LaProp | Ad
     params = [param for param in model.parameters() if param.requires_grad]
     if config.optimizer == "laprop":
         return LaProp(params, lr=config.lr, agc=config.agc, warmup=config.warmup, weight_decay=config.weight_decay)
-    return AdamW(params, lr=config.lr, weight_decay=config.weight_decay)
+    return AdamW(params, lr=config.lr, weight_decay=config.weight_decay, clip=config.clip)
 
 
 def set_rate(optimizer: Optimizer, lr: float | Tensor) -> None:
