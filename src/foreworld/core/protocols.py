@@ -199,7 +199,14 @@ def require(model: Any, capability: str, purpose: str) -> None:
 
 
 def shows(model: Any) -> bool:
-    """Tell whether a model's states can be looked at: it decodes, or has a decoder for eyes only."""
+    """Tell whether a model's states can be looked at: it decodes, or has a decoder for eyes only.
+
+    Args:
+        model: a world model.
+
+    Returns:
+        Whether `showing` would find something.
+    """
     return not model.provides.isdisjoint({"decode", "look"})
 
 
@@ -209,6 +216,9 @@ def showing(model: Any, purpose: str) -> Callable[[Any], dict[str, Tensor]]:
     Args:
         model: a world model.
         purpose: what it is needed for, for the message.
+
+    Returns:
+        The method: states [B, ...] to observations by name.
 
     Raises:
         MissingCapability: it has neither.

@@ -200,7 +200,14 @@ class JEPA(nn.Module):
         return self.encoder(obs)
 
     def look(self, state: JEPAState) -> dict[str, Tensor]:
-        """Return what the newest latent shows; see `LookingDecoder`."""
+        """Return what the newest latent shows; see `LookingDecoder`.
+
+        Args:
+            state: leaves [B, ...] or [B, T, ...].
+
+        Raises:
+            MissingCapability: there is no decoder.
+        """
         if self.decoder is None:
             raise MissingCapability("this JEPA has no decoder to look through; train one with --model.decoder")
         return self.decoder(state.latents[..., -1, :])
