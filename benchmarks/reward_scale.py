@@ -118,6 +118,10 @@ def run(
     model, agent = learner(name, preset, heads)
     online = replace(chosen.online, train_ratio=ratio)
     found = train_agent(name, model, agent, online, env_options=chosen.env, steps=steps, minutes=0.0, seed=seed)
+    if found.interrupted is not None:
+        sys.exit(
+            f"interrupted by signal {found.interrupted}: this run is not counted; the same command begins it again"
+        )
     torch.manual_seed(seed)
     with tempfile.TemporaryDirectory() as folder, closing(make(name, num_envs=8, **chosen.env)) as opened:
         model.eval()
