@@ -90,7 +90,7 @@ def played(world: Acting, steps: int, *, oracle: bool) -> dict[str, float]:
     won = np.zeros(EPISODES, bool)
     for _ in range(steps):
         act = world.oracle(state) if oracle and isinstance(world, Guided) else chance(world, acting)
-        after = world.step(state, act)
+        after = world.step(state, act, rng)
         total += world.reward(state, act, after)
         won |= world.success(after) if isinstance(world, Aiming) else total > 0
         state = after
@@ -116,7 +116,7 @@ def grid() -> np.ndarray:
         states = [world.start(rng, 1)]
         while len(states) < WORLDS[env_id].steps and not (len(states) > 1 and world.over(states[-1])[0]):
             near = states[-1][:, 2:4] + rng.normal(0, 0.15, (1, 2)) if name == "PushT" else None
-            states.append(world.step(states[-1], world.oracle(states[-1]) if near is None else near))
+            states.append(world.step(states[-1], world.oracle(states[-1]) if near is None else near, rng))
             if isinstance(world, Aiming) and world.success(states[-1])[0]:
                 break
         chosen = np.linspace(0, min(len(states), 60) - 1, FRAMES).round().astype(int)

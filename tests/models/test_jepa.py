@@ -207,7 +207,7 @@ def test_a_decoder_shows_latents_and_changes_nothing(name: str) -> None:
     assert moved == {"decoder"}, "no latent is shaped by what it looks like"
     shown = model.look(model.observe(model.initial(4), segment))
     assert {key: tuple(value.shape[:2]) for key, value in shown.items()} == dict.fromkeys(spec.obs, (4, 6))
-    with pytest.raises(MissingCapability, match="train one with"):
+    with pytest.raises(MissingCapability, match="train with a decoder"):
         plain.look(plain.initial(1))
 
 

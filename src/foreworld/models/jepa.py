@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foreworld.core import Losses, Segment, Spec, Step, is_deterministic, state, tree
-from foreworld.core.errors import ConfigError, MissingCapability
+from foreworld.core import Losses, Segment, Spec, Step, is_deterministic, require, state, tree
+from foreworld.core.errors import ConfigError
 from foreworld.encoders.latent import GivenLatents, LatentEncoder, Vision
 from foreworld.encoders.looking import LookingDecoder
 from foreworld.nn import MLP, BernoulliHead, Linear, TwoHotHead
@@ -208,8 +208,8 @@ class JEPA(nn.Module):
         Raises:
             MissingCapability: there is no decoder.
         """
-        if self.decoder is None:
-            raise MissingCapability("this JEPA has no decoder to look through; train one with --model.decoder")
+        require(self, "look", "to see what a latent shows")
+        assert self.decoder is not None
         return self.decoder(state.latents[..., -1, :])
 
     def score(self, state: JEPAState, segment: Segment) -> Tensor:
