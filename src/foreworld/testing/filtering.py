@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from foreworld.core import Policy, Segment, Spec, deterministic, tree
+from foreworld.core import Policy, Segment, Spec, deterministic, showing, shows, tree
 from foreworld.rollout.imagine import imagine
 from foreworld.testing.compare import (
     Factory,
@@ -185,8 +185,9 @@ def check_input_untouched(make: Factory, spec: Spec) -> None:
             "read": lambda: model.read(state),
             "losses": lambda: model.losses(segment, state),
         }
-        if "decode" in model.provides:
-            calls["decode"] = lambda: model.decode(state)
+        if shows(model):
+            show = showing(model, "the kit")
+            calls[show.__name__] = lambda: show(state)
         if "unroll" in model.provides:
             calls["unroll"] = lambda: model.unroll(state, actions, HORIZON)
         for name, call in calls.items():
@@ -279,8 +280,8 @@ def _answers(model: Any, segment: Segment, start: int = 0) -> dict[str, Any]:
         states = model.observe(model.initial(segment.batch), segment)
         terms = {name: term for name, term in losses.terms.items() if term.dim() == 2}
         found = {"states": states, "terms": terms, "read": model.read(states)}
-        if "decode" in model.provides:
-            found["decode"] = model.decode(states)
+        if shows(model):
+            found["shown"] = showing(model, "the kit")(states)
         if "spread" in model.provides:
             found["spread"] = model.spread(states)
         after = model.step(tree.index(states, (slice(None), -1)), action)
