@@ -43,7 +43,7 @@ class Coloured:
     Example:
         >>> import torch
         >>> from foreworld.plan import Coloured
-        >>> noise = Coloured(2.0)((1, 1000, 12, 1), torch.device("cpu"))[0, :, :, 0]
+        >>> noise = Coloured(2.0)((1, 100_000, 12, 1), torch.device("cpu"))[0, :, :, 0]
         >>> bool((noise[:, 5] * noise[:, 6]).mean() > 0.8)
         True
     """
