@@ -136,6 +136,24 @@ def test_the_world_itself_reaches_goals_and_is_filmed(tmp_path: Path, capsys: py
     assert "goals reached" in capsys.readouterr().err
 
 
+def test_the_planners_own_episodes_are_a_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "planned"
+    command = ["plan", *MAZE, *SHORT, "--episodes", "5", "--record", str(out), "--max-steps", "30"]
+    played = answer(capsys, *command)["every"]["planner"]
+    data = fw.load(out)
+    assert data.episodes == 5 and (data.source.env, data.source.policy) == (
+        "foreworld/PointMaze-v0",
+        "CEM with the world itself",
+    )
+    kept = [(float(data.raw(i)["reward"].sum()), len(data.raw(i)["reward"]) - 1) for i in range(5)]
+    assert sorted(kept) == sorted(zip(played["return"], played["length"], strict=True))
+    assert len({length for _, length in kept}) > 1  # some reach the goal, where an episode ends
+    assert data.truth([0], [0], 2)["state"].shape == (1, 2, 6)
+    assert main(command) == 2
+    assert "overwrite" in capsys.readouterr().err
+    assert fw.load(out).episodes == 5
+
+
 def test_pictures_are_filmed_with_what_the_model_imagines(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
