@@ -17,6 +17,7 @@ from foreworld.encoders.pixel import LEAST_DEVIATION
 from foreworld.encoders.symbolic import SymbolicEncoder
 from foreworld.encoders.vision import Impala, ViT
 from foreworld.nn.mlp import Hidden, Linear
+from foreworld.nn.precision import at_least_single
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,7 @@ class LatentEncoder(nn.Module):
             parts.append(self.pixels(units).unflatten(0, pictures.shape[:-3]))
         if self.symbols is not None:
             parts.append(self.symbols(obs))
-        return self.out(torch.cat(parts, -1))
+        return at_least_single(self.out(torch.cat(parts, -1)))
 
     def fit(self, segments: Iterator[Segment]) -> None:
         """Set the scale of pictures from training data."""

@@ -17,6 +17,7 @@ from foreworld.encoders.latent import GivenLatents, LatentEncoder, Vision
 from foreworld.encoders.looking import LookingDecoder
 from foreworld.nn import MLP, BernoulliHead, Linear, TwoHotHead
 from foreworld.nn.latents import RecurrentPredictor, TransformerPredictor
+from foreworld.nn.precision import as_given
 from foreworld.nn.window import Windows, slide
 from foreworld.ops.collapse import barlow_twins, covariance_penalty, random_directions, sigreg, variance_hinge
 
@@ -229,7 +230,8 @@ class JEPA(nn.Module):
         starts = _starts(before, states)
         target = self._targets(latents, segment)
         error, first = self._prediction_errors(starts, target, segment, self.config.rollout)
-        terms = {"predict": error} | self._against_collapse(starts, first, latents, target, segment)
+        with as_given(latents):  # statistics of a batch are sums
+            terms = {"predict": error} | self._against_collapse(starts, first, latents, target, segment)
         feat = self.read(tree.detach(states)).feat
         if self.reward is not None:
             terms["reward"] = self.reward.loss(feat, segment.reward)
