@@ -1,4 +1,4 @@
-"""What a JEPA is good for: python benchmarks/jepa.py [--task rooms] [--seeds 0 1 2] [--variants full] [--steps N].
+"""What a JEPA is good for: python benchmarks/jepa.py [--task rooms|maze] [--seeds 0 1 2] [--variants full] [--steps N].
 
 Of a task episodes are collected once. Of each variant and seed a model is trained on them by `foreworld train --preset
 jepa`, and `foreworld plan` reaches for goals of new episodes, given as pictures. Beside the first stand random actions,
@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,14 @@ class Task:
 
     Attributes:
         env: environment id.
+        options: of the environment, beside its defaults.
         collect: flags of `foreworld collect`.
         train: flags of `foreworld train`, beside the variant's.
         plan: flags of `foreworld plan`.
     """
 
     env: str
+    options: dict[str, Any] = field(default_factory=dict)
     collect: str
     train: str = ""
     plan: str
@@ -53,6 +55,12 @@ TASKS = {
     "rooms": Task(
         env="foreworld/TwoRooms-v0",
         collect="--policy oracle --noise 0.75 --repeat 5 --steps 200000 --max-steps 60 --num-envs 16 --image-size 65",
+        plan="--planner icem --horizon 60 --candidates 200 --iterations 4 --std 1.0 --execute 10 --max-steps 200",
+    ),
+    "maze": Task(
+        env="foreworld/PointMaze-v0",
+        options={"pictures": True, "goal_seen": False},
+        collect="--policy oracle --noise 0.75 --repeat 5 --steps 100000 --max-steps 100 --num-envs 16",
         plan="--planner icem --horizon 60 --candidates 200 --iterations 4 --std 1.0 --execute 10 --max-steps 200",
     ),
 }
@@ -148,7 +156,8 @@ def main() -> None:
         args.variants, args.seeds, args.steps, args.episodes = ["full"], [0], 20, 2
         shutil.rmtree(work, ignore_errors=True)
     if not (work / "data").exists():
-        foreworld("collect", "--env", task.env, *task.collect.split(), "--out", str(work / "data"))
+        where = ["--env", task.env, "--env-options", json.dumps(task.options), "--out", str(work / "data")]
+        foreworld("collect", *where, *task.collect.split())
     result = json.loads(path.read_text()) if path.exists() and not args.quick else {"cells": []}
     done = {(one["variant"], one["seed"], one["asked"]) for one in result["cells"]}
     for variant, seed in [(variant, seed) for seed in args.seeds for variant in args.variants]:

@@ -21,6 +21,9 @@ from foreworld.nn.precision import as_given
 from foreworld.nn.window import Windows, slide
 from foreworld.ops.collapse import barlow_twins, covariance_penalty, random_directions, sigreg, variance_hinge
 
+LOOKED_AT = 4
+"""Of so many windows one teaches the decoder, which would else cost as much as the encoder."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class JEPAConfig:
@@ -49,7 +52,7 @@ class JEPAConfig:
         barlow: weight of Barlow Twins between prediction and target.
         reward: whether there is a reward head, on latents that it cannot change.
         cont: whether there is a continue head, likewise.
-        decoder: whether there is a decoder to look through, likewise; the last row of every window teaches it.
+        decoder: whether there is a decoder to look through, likewise; the last row of every fourth window teaches it.
     """
 
     latent: int = 128
@@ -238,8 +241,10 @@ class JEPA(nn.Module):
         if self.cont is not None:
             terms["cont"] = self.cont.loss(feat, segment.cont)
         if self.decoder is not None:
-            last = {key: seen[:, -1:] for key, seen in segment.obs.items()}
-            terms["look"] = F.pad(self.decoder.loss(latents[:, -1:].detach(), last), (segment.length - 1, 0))
+            some = -(-segment.batch // LOOKED_AT)
+            last = {key: seen[:some, -1:] for key, seen in segment.obs.items()}
+            wrong = self.decoder.loss(latents[:some, -1:].detach(), last)
+            terms["look"] = F.pad(wrong, (segment.length - 1, 0, 0, segment.batch - some))
         return Losses(terms=terms, metrics=_metrics(starts, first, latents, segment), states=states)
 
     def calibrate(self, segments: Callable[[], Iterator[Segment]]) -> None:
