@@ -71,6 +71,7 @@ class PlanStudy:
             "oracle": means.get("oracle"),
             "latency_ms_p50": float(np.quantile(times, 0.5)),
             "latency_ms_p95": float(np.quantile(times, 0.95)),
+            "planning_seconds": float(times.sum() / 1000),
             "decisions": len(times),
             "deadline_misses": self.log.missed,
             "plans": self.log.planned,
