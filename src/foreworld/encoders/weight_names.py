@@ -41,10 +41,10 @@ def original_names(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Give tensors of DINOv2 and V-JEPA 2 their original names, whether they have those or Hugging Face's.
 
     Args:
-        found: by the names of a file.
+        found: tensors [...] by the names of a file.
 
     Returns:
-        By original names; query, key and value as one.
+        Tensors [...] by original names; query, key and value [D, ...] as one [3 D, ...].
 
     Example:
         >>> import torch
@@ -76,6 +76,12 @@ def original_names(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def original_name(own: str) -> str:
     """Return the original name of a tensor of a `Block` in foreworld's vision transformers.
 
+    Args:
+        own: foreworld's name.
+
+    Returns:
+        The name that DINOv2 and V-JEPA 2 share.
+
     Example:
         >>> from foreworld.encoders.weight_names import original_name
         >>> original_name("blocks.3.hidden.2.weight")
@@ -86,7 +92,20 @@ def original_name(own: str) -> str:
 
 
 def kind_of(weights: Mapping[str, Tensor]) -> Literal["dino", "vjepa"] | None:
-    """Say whose encoder tensors with original names are: V-JEPA 2's cuts clips, DINOv2's pictures; None for neither."""
+    """Say whose encoder it is: V-JEPA 2's cuts clips, DINOv2's cuts pictures.
+
+    Args:
+        weights: tensors [...] by original names.
+
+    Returns:
+        The `Vision.kind`; None where nothing cuts either.
+
+    Example:
+        >>> import torch
+        >>> from foreworld.encoders.weight_names import kind_of
+        >>> kind_of({"patch_embed.proj.weight": torch.zeros(8, 3, 2, 16, 16)})
+        'vjepa'
+    """
     patches = weights.get("patch_embed.proj.weight")
     if patches is None or patches.dim() not in (4, 5):
         return None
