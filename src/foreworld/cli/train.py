@@ -69,7 +69,7 @@ class Train:
     init: Path | None = None
     """Begin with the weights of this run, as far as names and shapes fit: an encoder trained on plain video, say."""
     vision_weights: Path | None = None
-    """Weights of a DINOv2 vision transformer, a local safetensors file, for jepa with --model.vision.kind dino."""
+    """Weights of DINOv2 or V-JEPA 2, a local safetensors file, for jepa with --model.vision.kind dino or vjepa."""
     vision_sha256: str | None = None
     """What the hash of that file must be."""
     resume: Path | None = None
