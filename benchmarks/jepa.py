@@ -1,4 +1,4 @@
-"""What a JEPA is good for: python benchmarks/jepa.py [--task rooms|maze] [--seeds 0 1 2] [--variants full] [--steps N].
+"""What a JEPA is good for: python benchmarks/jepa.py [--task rooms] [--seeds 0 1 2] [--variants full] [--steps N].
 
 Of a task episodes are collected once. Of each variant and seed a model is trained on them by `foreworld train --preset
 jepa`, and `foreworld plan` reaches for goals of new episodes, given as pictures. Beside seed 0 stand random actions,
@@ -6,6 +6,9 @@ random shooting with as many rollouts, and the oracle, who knows the way.
 
 Variants leave one thing out, or prevent collapse in another way: the table of them says what each is needed for. They
 are compared after fewer updates: `--variants all --steps 1500 --seeds 0`.
+
+For pushing a T the rival is cloned behaviour, `python benchmarks/peers/goal_cloning.py`, on the same data in
+as many CPU minutes.
 
 Every cell lies in benchmarks/results/jepa-<task>.json with all its episodes. What is done is kept in --work: after an
 interruption the same command goes on from the last checkpoint.
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -62,6 +66,12 @@ TASKS = {
         collect="--policy oracle --noise 0.75 --repeat 5 --steps 100000 --max-steps 100 --num-envs 16",
         plan="--planner icem --horizon 60 --candidates 200 --iterations 4 --std 1.0 --execute 10 --max-steps 200",
     ),
+    "pusht": Task(
+        env="foreworld/PushT-v0",
+        options={"criterion": "pose", "goal_after": 25, "goal_seen": False},
+        collect="--keys image --repeat 5 --steps 100000 --max-steps 50 --num-envs 10",
+        plan="--planner icem --horizon 25 --candidates 300 --iterations 6 --std 1.0 --execute 5 --max-steps 50",
+    ),
 }
 VARIANTS = {
     "full": "",
@@ -88,7 +98,8 @@ def foreworld(*arguments: str) -> dict[str, Any]:
 
 def trained(task: Task, variant: str, seed: int, steps: int | None, data: Path, run: Path) -> dict[str, Any]:
     """Train one model, from its start or from where it stopped; return what was done and how long it took."""
-    if any((run / "checkpoints").glob("*")):
+    spent, anew = resource.getrusage(resource.RUSAGE_CHILDREN), not any((run / "checkpoints").glob("*"))
+    if not anew:
         foreworld("train", "--resume", str(run))
     else:
         if run.exists():  # ended before its first checkpoint
@@ -96,12 +107,15 @@ def trained(task: Task, variant: str, seed: int, steps: int | None, data: Path, 
         flags = [*task.train.split(), *VARIANTS[variant].split(), *(["--steps", str(steps)] if steps else [])]
         where = ["--data", str(data), "--seed", str(seed), "--out", str(run), "--no-clips"]
         foreworld("train", "--preset", "jepa", *where, *flags)
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = now.ru_utime + now.ru_stime - spent.ru_utime - spent.ru_stime
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     last = [line for line in lines if "seconds" in line][-1]
     watched = {name: round(value, 4) for line in lines for name, value in line.items() if name.startswith("embed/")}
     return {
         "steps": last["step"],
         "seconds": round(last["seconds"], 1),
+        "cpu_seconds": round(cpu, 1) if anew else None,
         "explained": round(last["explained"], 4),
     } | watched
 
