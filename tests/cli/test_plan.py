@@ -14,6 +14,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import foreworld as fw
 from foreworld.cli.main import main
@@ -132,6 +133,8 @@ def test_the_world_itself_reaches_goals_and_is_filmed(tmp_path: Path, capsys: py
     frames, wide = filmed(out / "plan.mp4")
     assert frames == told["every"]["planner"]["length"][0] + 1  # every row of the first episode
     assert wide > 4 * 264  # start, goal, what happens, where the plan ends
+    stills = np.asarray(Image.open(out / "plan.png"))
+    assert stills.shape[1] == wide and stills.shape[0] > 3 * 200 and not np.array_equal(*np.split(stills, 3)[::2])
     assert main(["plan", *MAZE, *SHORT, "--no-floors"]) == 0
     assert "goals reached" in capsys.readouterr().err
 
