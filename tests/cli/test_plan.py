@@ -135,6 +135,8 @@ def test_the_world_itself_reaches_goals_and_is_filmed(tmp_path: Path, capsys: py
     assert wide > 4 * 264  # start, goal, what happens, where the plan ends
     stills = np.asarray(Image.open(out / "plan.png"))
     assert stills.shape[1] == wide and stills.shape[0] > 3 * 200 and not np.array_equal(*np.split(stills, 3)[::2])
+    fewer = answer(capsys, "plan", *MAZE, *SHORT, "--no-shooting")
+    assert fewer["shooting_floor"] is None and fewer["random_floor"] is not None is not fewer["oracle"]
     assert main(["plan", *MAZE, *SHORT, "--no-floors"]) == 0
     assert "goals reached" in capsys.readouterr().err
 

@@ -90,6 +90,8 @@ class Plan:
     """Of the intervals."""
     no_floors: bool = False
     """Let the planner play alone, without random actions, random shooting and the oracle."""
+    no_shooting: bool = False
+    """Leave out random shooting alone, which takes as long as the planner, and longer where it reaches less."""
     record: Path | None = None
     """Folder of a new dataset: the planner's own episodes, to train on, or to find the horizon of what it chooses by
     `foreworld horizon --data`."""
@@ -167,6 +169,7 @@ def _plan(args: Any, source: Source, planner: Any) -> None:
                 seed=args.seed,
                 confidence=args.confidence,
                 floors=not args.no_floors,
+                shoot=not args.no_shooting,
                 progress=display.show,
                 watch=lambda policy: _shown_to([watcher(policy) for watcher in watchers]),
             )
