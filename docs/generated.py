@@ -25,7 +25,12 @@ PLANNERS = ROOT / "benchmarks" / "results" / "planners.json"
 RECEDING = ROOT / "benchmarks" / "results" / "receding.json"
 SWM_PLAN = ROOT / "benchmarks" / "results" / "swm_plan.json"
 PLANNING = ROOT / "benchmarks" / "results" / "planning.json"
+JEPAS = {
+    "two rooms": ROOT / "benchmarks" / "results" / "jepa-rooms.json",
+    "point maze": ROOT / "benchmarks" / "results" / "jepa-maze.json",
+}
 GOAL_DISTANCE = ROOT / "benchmarks" / "results" / "goal_distance.json"
+REPLANNING = ROOT / "benchmarks" / "results" / "replanning.json"
 WORLDS = ROOT / "benchmarks" / "results" / "worlds.json"
 TRUST = ROOT / "benchmarks" / "results" / "trust.json"
 MARK = re.compile(r"^<!-- generated: (?P<name>[a-z-]+) -->$", re.MULTILINE)
@@ -198,6 +203,49 @@ def goal_distance() -> str:
     return table(["world", "summed over all states", "the last", "the nearest"], rows)
 
 
+def jepas() -> str:
+    """Return how often JEPAs of the preset reach goals given as pictures."""
+    rows = []
+    for world, path in JEPAS.items():
+        cells = json.loads(path.read_text())["cells"]
+        for one in sorted(cells, key=lambda cell: cell["seed"]):
+            if one["asked"] is not None:
+                continue
+            trained, said = one["train"], [_share(one), f"{one['mean_length']:.0f}"]
+            times = [f"{trained['seconds'] / 60:.0f} min", f"{one['planning_seconds'] / 60:.1f} min"]
+            beside = [percent(one["random_floor"]), percent(one["oracle"])] if one["oracle"] is not None else ["", ""]
+            shot = one.get("shooting")
+            beside.insert(1, f"{percent(shot['shooting_floor'])} of {shot['episodes']}" if shot else "")
+            rows.append([world, one["seed"], f"{said[0]} of {one['episodes']}", said[1], *beside, *times])
+    head = ["world", "seed", "goals reached", "steps", "random", "random shooting", "oracle", "training", "planning"]
+    return table(head, rows)
+
+
+def jepa_variants() -> str:
+    """Return what becomes of the JEPA of two rooms without one of its losses, or with another."""
+    cells = [one for one in json.loads(JEPAS["two rooms"].read_text())["cells"] if one["asked"] is not None]
+    rows = [
+        [one["variant"], f"{_share(one)} of {one['episodes']}", number(one["train"]["explained"])]
+        + [number(one["train"][f"embed/{name}"]) for name in ("rank", "alike")]
+        for one in cells
+    ]
+    return table(["variant", "goals reached", "change explained", "effective rank", "alike"], rows)
+
+
+def replanning() -> str:
+    """Return how often goals are reached with plans of which more or less is carried out."""
+    found = json.loads(REPLANNING.read_text())
+    rows = [
+        [one["every"], f"{_share(one)} of {one['episodes']}", f"{one['mean_length']:.0f}", one["plans"]]
+        for one in found["cells"]
+    ]
+    return table(["actions of each plan", "goals reached", "steps", "plans"], rows)
+
+
+def _share(cell: dict[str, Any]) -> str:
+    return f"{percent(cell['success'])} ({percent(cell['ci_low'])} to {percent(cell['ci_high'])})"
+
+
 def _acted(measure: str) -> list[tuple[str, dict[str, Any]]]:
     cells = json.loads(PLANNING.read_text())["cells"]
     return [(name, cell) for name, cell in cells.items() if cell["measure"] == measure]
@@ -347,6 +395,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "planning-alone": planning_alone,
     "planning-exact": planning_exact,
     "goal-distance": goal_distance,
+    "jepas": jepas,
+    "jepa-variants": jepa_variants,
+    "replanning": replanning,
     "verbs": verbs,
     "helps": helps,
     "sizes": sizes,

@@ -132,7 +132,7 @@ def test_the_world_itself_reaches_goals_and_is_filmed(tmp_path: Path, capsys: py
     assert told["oracle"] is not None and told["run"] is None
     frames, wide = filmed(out / "plan.mp4")
     assert frames == told["every"]["planner"]["length"][0] + 1  # every row of the first episode
-    assert wide > 4 * 264  # start, goal, what happens, where the plan ends
+    assert wide > 4 * 264  # start, goal, what happens, where the plan leads
     stills = np.asarray(Image.open(out / "plan.png"))
     assert stills.shape[1] == wide and stills.shape[0] > 3 * 200 and not np.array_equal(*np.split(stills, 3)[::2])
     fewer = answer(capsys, "plan", *MAZE, *SHORT, "--no-shooting")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from foreworld.agents.mpc import MPC
-from foreworld.core import WorldModel, require, tree
+from foreworld.core import Rollout, WorldModel, require, tree
 from foreworld.envs import Rows
 from foreworld.plan import GoalDistance, Objective, Planner, Sum
 from foreworld.plan.objectives import Over
@@ -83,6 +83,19 @@ class GoalMPC(MPC):
     def nearness(self, dream: Any) -> Tensor:
         """Return how near dreams of all environments come to their goals, [N * candidates]."""
         return self._near(self.goals)(dream)
+
+    def aimed_at(self, dream: Rollout[Any], index: int) -> int:
+        """Return which step of a dream counts most, from 0: the one nearest to the goal, or the last.
+
+        Args:
+            dream: [1, H], with `embed` where goals lie in the embedding space.
+            index: number of the environment.
+        """
+        reached = dream.feat if self._space == "feat" else dream.embed
+        assert reached is not None
+        if self._over != "nearest":
+            return reached.shape[1] - 1
+        return int((reached[0] - self.goals[index]).square().mean(-1).argmin())
 
     def _near(self, goals: Tensor) -> Objective:
         near = GoalDistance(goal=goals, space=self._space, over=self._over)

@@ -241,10 +241,7 @@ class JEPA(nn.Module):
         if self.cont is not None:
             terms["cont"] = self.cont.loss(feat, segment.cont)
         if self.decoder is not None:
-            some = -(-segment.batch // LOOKED_AT)
-            last = {key: seen[:some, -1:] for key, seen in segment.obs.items()}
-            wrong = self.decoder.loss(latents[:some, -1:].detach(), last)
-            terms["look"] = F.pad(wrong, (segment.length - 1, 0, 0, segment.batch - some))
+            terms["look"] = self._looking_error(self.decoder, latents.detach(), segment)
         return Losses(terms=terms, metrics=_metrics(starts, first, latents, segment), states=states)
 
     def calibrate(self, segments: Callable[[], Iterator[Segment]]) -> None:
@@ -339,6 +336,14 @@ class JEPA(nn.Module):
         if "barlow" in weights:
             terms["barlow"] = barlow_twins(first.flatten(0, 1), target.flatten(0, 1), (known & counts).flatten())
         return terms
+
+    def _looking_error(self, decoder: LookingDecoder, latents: Tensor, segment: Segment) -> Tensor:
+        """Return how wrong the last row of every fourth window is shown, [B, T]; 0 elsewhere."""
+        device, count = latents.device, -(-segment.batch // LOOKED_AT)
+        some = torch.arange(segment.batch) if is_deterministic() else torch.randperm(segment.batch)[:count]
+        some = some.to(device)
+        wrong = decoder.loss(latents[some, -1:], {key: seen[some, -1:] for key, seen in segment.obs.items()})
+        return wrong.new_zeros(latents.shape[:2]).index_put((some, torch.full_like(some, -1)), wrong[:, 0])
 
     def _named(self, said: Tensor, action: Tensor) -> Tensor:
         """Return how wrong a guess [.., A] at actions is, [..]: squared error, or cross-entropy of classes."""

@@ -1,4 +1,4 @@
-"""A clip of acting by planning: the start, the goal, what happened, and where each plan would have ended."""
+"""A clip of acting by planning: the start, the goal, what happened, and where each plan leads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from foreworld.agents.goal import GoalMPC
 from foreworld.agents.mpc import MPC
 from foreworld.core import deterministic, seeded, showing, shows, tree
 from foreworld.core.files import write_atomic
@@ -94,7 +96,7 @@ class PlanFilm:
             panels = {"start": self._real[0]} | ({} if self._goal is None else {"goal": self._goal})
             panels["what happens"] = np.stack(self._real)
             if self._ends:
-                panels["where the plan ends"] = np.stack(self._ends)
+                panels["where the plan leads"] = np.stack(self._ends)
             notes = [f"{t} of {len(self._real) - 1} actions carried out" for t in range(len(self._real))]
             scene = Scene(panels=panels, notes=notes, title=title)
             found.append(write_video(folder / CLIP, scene_frames(scene), FPS))
@@ -118,7 +120,7 @@ class PlanFilm:
             dreamed=dreamed,
             context=0,
             names=tuple(names[:MOST_TRACES]),
-            title=f"{title}: what happened, and where each plan would have ended",
+            title=f"{title}: what happened, and where each plan leads",
         )
 
     def _seen(self, rows: Rows) -> Picture | None:
@@ -153,7 +155,7 @@ class PlanFilm:
         self._plan = plan
         at, state = which.index(0), tree.index(policy.state, slice(0, 1))
         with seeded(0), deterministic():
-            final: Any = imagine(model, state, plan.actions[at : at + 1]).final
+            final, steps = _aimed_at(policy, state, plan.actions[at : at + 1])
             if isinstance(model, Simulated):
                 world = self._player.world
                 self._ends += [_upright(world.render(final.x.numpy())[0])] if isinstance(world, Drawn) else []
@@ -163,7 +165,18 @@ class PlanFilm:
             image = told[model.spec.images[0]]
             self._ends.append(_upright((image * 255).round().clip(0, 255).astype(np.uint8)))
         else:
-            self._told[self._rows + plan.actions.shape[1]] = np.concatenate([told[key].ravel() for key in self._keys])
+            self._told[self._rows + steps] = np.concatenate([told[key].ravel() for key in self._keys])
+
+
+def _aimed_at(policy: MPC, state: Any, actions: Tensor) -> tuple[Any, int]:
+    """Return where a plan [1, H, A] of the first environment leads, and after how many steps.
+
+    That is the last state of its dream, or the one nearest to a goal where nearness is what counts.
+    """
+    space = ("embed",) if "embed" in policy.model.provides else ()
+    dream = imagine(policy.model, state, actions, keep=("states", *space))
+    step = policy.aimed_at(dream, 0) if isinstance(policy, GoalMPC) else actions.shape[1] - 1
+    return tree.index(dream.states, (slice(None), step)), step + 1
 
 
 def can_film_plans() -> bool:
