@@ -65,7 +65,7 @@ def _counterparts(model: Any, source: Run) -> dict[str, str]:
     member = model.config.member if find("models", model.family).of is not None else None
     if source.family != member:
         raise ConfigError(
-            f"{source.path} is a run of {source.family}, and this is a {model.family}: its weights mean nothing"
+            f"{source.path} is a run of {source.family}, not of {model.family}: its weights mean nothing here"
         )
     if "fixed_embed" not in model.provides or "embed" not in source.model.provides:
         raise ConfigError(
