@@ -202,7 +202,7 @@ REMEDIES = {
     "embed": "use a family with an embedding space (jepa), or plan with predicted reward",
     "score": "use a family with a likelihood or denoising score",
     "dream_losses": "train without fit.dream_share, or use a family with multi-step training (rssm)",
-    "spread": "wrap members in an ensemble",
+    "spread": "use an ensemble; members that neither decode nor predict reward need one frozen or given encoder",
 }
 
 
