@@ -1,11 +1,14 @@
 """What a JEPA is good for: python benchmarks/jepa.py [--task rooms] [--seeds 0 1 2] [--variants full] [--steps N].
 
 Of a task episodes are collected once. Of each variant and seed a model is trained on them by `foreworld train --preset
-jepa`, and `foreworld plan` reaches for goals of new episodes, given as pictures. Beside the first stand random actions,
-random shooting with as many rollouts, and the oracle, who knows the way.
+jepa`, and `foreworld plan` reaches for goals of new episodes, given as pictures. Beside seed 0 stand random
+actions, the oracle, who knows the way, and in fewer episodes random shooting with as many rollouts.
 
 Variants leave one thing out, or prevent collapse in another way: the table of them says what each is needed for. They
 are compared after fewer updates: `--variants all --steps 1500 --seeds 0`.
+
+For pushing a T the rival is cloned behaviour, `python benchmarks/peers/goal_cloning.py`, on the same data in
+as many CPU minutes.
 
 Every cell lies in benchmarks/results/jepa-<task>.json with all its episodes. What is done is kept in --work: after an
 interruption the same command goes on from the last checkpoint.
@@ -15,20 +18,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import shutil
 import subprocess
 import sys
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from foreworld.core.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
+SHOT = 20
+"""Episodes that random shooting plays too."""
 KEPT = (
-    *("measure", "success", "ci_low", "ci_high", "confidence", "episodes", "random_floor", "shooting_floor", "oracle"),
-    *("latency_ms_p50", "latency_ms_p95", "mean_length", "rollouts", "protocol"),
+    *("measure", "success", "ci_low", "ci_high", "confidence", "episodes", "random_floor", "oracle"),
+    *("latency_ms_p50", "latency_ms_p95", "planning_seconds", "mean_length", "rollouts", "protocol"),
 )
 
 
@@ -38,12 +43,14 @@ class Task:
 
     Attributes:
         env: environment id.
+        options: of the environment, beside its defaults.
         collect: flags of `foreworld collect`.
         train: flags of `foreworld train`, beside the variant's.
         plan: flags of `foreworld plan`.
     """
 
     env: str
+    options: dict[str, Any] = field(default_factory=dict)
     collect: str
     train: str = ""
     plan: str
@@ -54,6 +61,18 @@ TASKS = {
         env="foreworld/TwoRooms-v0",
         collect="--policy oracle --noise 0.75 --repeat 5 --steps 200000 --max-steps 60 --num-envs 16 --image-size 65",
         plan="--planner icem --horizon 60 --candidates 200 --iterations 4 --std 1.0 --execute 10 --max-steps 200",
+    ),
+    "maze": Task(
+        env="foreworld/PointMaze-v0",
+        options={"pictures": True, "goal_seen": False},
+        collect="--policy oracle --noise 0.75 --repeat 5 --steps 100000 --max-steps 100 --num-envs 16",
+        plan="--planner icem --horizon 60 --candidates 200 --iterations 4 --std 1.0 --execute 10 --max-steps 200",
+    ),
+    "pusht": Task(
+        env="foreworld/PushT-v0",
+        options={"criterion": "pose", "goal_after": 25, "goal_seen": False},
+        collect="--keys image --repeat 5 --steps 100000 --max-steps 50 --num-envs 10",
+        plan="--planner icem --horizon 25 --candidates 300 --iterations 6 --std 1.0 --execute 5 --max-steps 50",
     ),
 }
 VARIANTS = {
@@ -81,7 +100,8 @@ def foreworld(*arguments: str) -> dict[str, Any]:
 
 def trained(task: Task, variant: str, seed: int, steps: int | None, data: Path, run: Path) -> dict[str, Any]:
     """Train one model, from its start or from where it stopped; return what was done and how long it took."""
-    if any((run / "checkpoints").glob("*")):
+    spent, anew = resource.getrusage(resource.RUSAGE_CHILDREN), not any((run / "checkpoints").glob("*"))
+    if not anew:
         foreworld("train", "--resume", str(run))
     else:
         if run.exists():  # ended before its first checkpoint
@@ -89,12 +109,15 @@ def trained(task: Task, variant: str, seed: int, steps: int | None, data: Path, 
         flags = [*task.train.split(), *VARIANTS[variant].split(), *(["--steps", str(steps)] if steps else [])]
         where = ["--data", str(data), "--seed", str(seed), "--out", str(run), "--no-clips"]
         foreworld("train", "--preset", "jepa", *where, *flags)
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = now.ru_utime + now.ru_stime - spent.ru_utime - spent.ru_stime
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     last = [line for line in lines if "seconds" in line][-1]
     watched = {name: round(value, 4) for line in lines for name, value in line.items() if name.startswith("embed/")}
     return {
         "steps": last["step"],
         "seconds": round(last["seconds"], 1),
+        "cpu_seconds": round(cpu, 1) if anew else None,
         "explained": round(last["explained"], 4),
     } | watched
 
@@ -104,10 +127,13 @@ def cell(task: Task, variant: str, seed: int, args: argparse.Namespace, work: Pa
     run = work / f"{variant.replace(' ', '-')}-{seed}-{args.steps or 'preset'}"
     done = trained(task, variant, seed, args.steps, work / "data", run)
     acting = ["--run", str(run), "--env", task.env, "--episodes", str(args.episodes), "--num-envs", "50"]
-    floors = [] if variant == "full" and not args.steps else ["--no-floors"]
-    started = time.monotonic()
+    beside = variant == "full" and not args.steps and seed == 0
+    floors = ["--no-shooting" if beside else "--no-floors"]
     found = foreworld("plan", *acting, *task.plan.split(), "--seed", str(1000 + seed), *floors)
-    kept = {name: found.get(name) for name in KEPT} | {"plan_seconds": round(time.monotonic() - started, 1)}
+    kept = {name: found.get(name) for name in KEPT}
+    if beside:  # as long as it takes, few episodes tell enough
+        fewer = foreworld("plan", *acting, *task.plan.split(), "--seed", str(1000 + seed), "--episodes", str(SHOT))
+        kept["shooting"] = {name: fewer[name] for name in ("episodes", "success", "shooting_floor", "against")}
     return {
         "variant": variant,
         "seed": seed,
@@ -148,7 +174,8 @@ def main() -> None:
         args.variants, args.seeds, args.steps, args.episodes = ["full"], [0], 20, 2
         shutil.rmtree(work, ignore_errors=True)
     if not (work / "data").exists():
-        foreworld("collect", "--env", task.env, *task.collect.split(), "--out", str(work / "data"))
+        where = ["--env", task.env, "--env-options", json.dumps(task.options), "--out", str(work / "data")]
+        foreworld("collect", *where, *task.collect.split())
     result = json.loads(path.read_text()) if path.exists() and not args.quick else {"cells": []}
     done = {(one["variant"], one["seed"], one["asked"]) for one in result["cells"]}
     for variant, seed in [(variant, seed) for seed in args.seeds for variant in args.variants]:

@@ -40,8 +40,8 @@ from foreworld.agents import DreamerLearner
 from foreworld.core import Segment
 from foreworld.core.errors import ForeworldError
 from foreworld.core.files import write_json
+from foreworld.nn.precision import Precision, lowered
 from foreworld.presets.rssm import FAMILY
-from foreworld.studies.agent_speed import Precision, lowered
 from foreworld.studies.speed import matmul_gflops, noise_segment, vector_spec
 from foreworld.train.optim import make_optimizer
 from foreworld.train.run import environment

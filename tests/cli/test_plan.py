@@ -14,6 +14,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import foreworld as fw
 from foreworld.cli.main import main
@@ -132,8 +133,30 @@ def test_the_world_itself_reaches_goals_and_is_filmed(tmp_path: Path, capsys: py
     frames, wide = filmed(out / "plan.mp4")
     assert frames == told["every"]["planner"]["length"][0] + 1  # every row of the first episode
     assert wide > 4 * 264  # start, goal, what happens, where the plan ends
+    stills = np.asarray(Image.open(out / "plan.png"))
+    assert stills.shape[1] == wide and stills.shape[0] > 3 * 200 and not np.array_equal(*np.split(stills, 3)[::2])
+    fewer = answer(capsys, "plan", *MAZE, *SHORT, "--no-shooting")
+    assert fewer["shooting_floor"] is None and fewer["random_floor"] is not None is not fewer["oracle"]
     assert main(["plan", *MAZE, *SHORT, "--no-floors"]) == 0
     assert "goals reached" in capsys.readouterr().err
+
+
+def test_the_planners_own_episodes_are_a_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "planned"
+    command = ["plan", *MAZE, *SHORT, "--episodes", "5", "--record", str(out), "--max-steps", "30"]
+    played = answer(capsys, *command)["every"]["planner"]
+    data = fw.load(out)
+    assert data.episodes == 5 and (data.source.env, data.source.policy) == (
+        "foreworld/PointMaze-v0",
+        "CEM with the world itself",
+    )
+    kept = [(float(data.raw(i)["reward"].sum()), len(data.raw(i)["reward"]) - 1) for i in range(5)]
+    assert sorted(kept) == sorted(zip(played["return"], played["length"], strict=True))
+    assert len({length for _, length in kept}) > 1  # some reach the goal, where an episode ends
+    assert data.truth([0], [0], 2)["state"].shape == (1, 2, 6)
+    assert main(command) == 2
+    assert "overwrite" in capsys.readouterr().err
+    assert fw.load(out).episodes == 5
 
 
 def test_pictures_are_filmed_with_what_the_model_imagines(

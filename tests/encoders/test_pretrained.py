@@ -135,8 +135,13 @@ def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
         load_vit(encoder(), path, "0" * 64)
     with pytest.raises(CheckpointError, match=r"inward.weight has shape \[24, 147\] where the encoder has \[24, 48\]"):
         load_vit(encoder(patch=4), path)
+    with pytest.raises(CheckpointError, match="has 2 blocks where the encoder has 1"):
+        load_vit(encoder(blocks=1), path)
     with pytest.raises(CheckpointError, match="the encoder has none"):
         load_vit(encoder(kind="impala", patch=1), path)
+    save_file(weights | {"register_tokens": torch.zeros(1, 4, WIDTH)}, path)
+    with pytest.raises(CheckpointError, match="register_tokens, which the encoder has no place for"):
+        load_vit(encoder(), path)
     del weights["blocks.1.ls2.gamma"]
     save_file(weights, path)
     with pytest.raises(CheckpointError, match=r"has no tensor blocks.1.ls2.gamma"):

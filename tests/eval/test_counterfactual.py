@@ -139,6 +139,34 @@ def test_errors_along_the_plans_that_a_model_chose_show_what_it_exploits() -> No
         ).trust(max_error=0.1, **limits)
 
 
+def test_errors_in_some_entries_add_up_to_those_in_all() -> None:
+    env = builder("foreworld/Pendulum-v0")()
+    spec = Spec.from_space(env.observation_space, env.action_space)
+    branches = next(iter(branch(env, spec, starts=1, sequences=4, context=3, horizon=4, repeat=8.0, seed=0)))
+
+    def squares(*entries: int) -> np.ndarray:
+        name = f"obs{list(entries)}" if entries else "obs"
+        quantity = Quantity(
+            name=name, kind="vector", unit=torch.ones(len(entries) or 3), deviation=1.0, entries=tuple(entries)
+        )
+        yardstick = Yardstick(quantity=quantity, spaces=spec.obs, probes={})
+        return yardstick.errors(Off(1.0), branches, [1, 3], samples=1, seed=0) ** 2
+
+    parts = [squares(i) for i in range(3)]
+    assert all((part > 0).all() for part in parts) and np.allclose(squares(), sum(parts) / 3, rtol=1e-4)
+    assert np.allclose(squares(2, 0), (parts[0] + parts[2]) / 2, rtol=1e-4)
+
+
+class Off(TrueReward):
+    """The pendulum itself, each of whose numbers is told too large by another amount."""
+
+    provides = frozenset({"decode"})
+
+    def decode(self, states: Tensor) -> dict[str, Tensor]:
+        angle, speed = states[..., 0], states[..., 1]
+        return {"obs": torch.stack([angle.sin() + 1, angle.cos() + 2, speed + 3], -1).float()}
+
+
 def test_errors_end_with_the_episode_and_returns_are_compared_step_by_step() -> None:
     env = builder("CartPole-v1")()
     spec = Spec.from_space(env.observation_space, env.action_space)

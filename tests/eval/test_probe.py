@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from foreworld.core import Segment, Space, Spec, Step
+from foreworld.core.errors import SpecError
 from foreworld.data import Dataset, Episode, Writer, load
 from foreworld.eval import evaluate_open_loop, fit_probes, to_json
 from foreworld.eval.predictors import copy_last
@@ -114,6 +115,38 @@ def test_errors_of_the_state_have_the_probes_floor_below_them(data: Dataset) -> 
     assert written["quantities"]["truth/mode"]["reason"].startswith("no probe reads it")
     assert written["probes"]["truth/state"]["kind"] == "mlp"
     assert written["probes"]["truth/state"]["r2_mlp"][2] is None
+
+
+def test_some_entries_of_the_state_are_judged_by_themselves(data: Dataset) -> None:
+    train, heldout = data.split(0.3)
+    probes = fit_probes(Turning(), train, heldout)
+
+    def errors(key: str, samples: int = 1) -> np.ndarray:
+        found = evaluate_open_loop(
+            Turning(), heldout, {}, probes=probes, key=key, horizon=6, context=2, samples=samples
+        )
+        assert found.key == key and (found.main.spread.ratio.sum() > 0) == (samples > 1)
+        return found.main.errors
+
+    first, second = errors("truth/state[0]"), errors("truth/state[1:2]", samples=2)
+    assert not np.allclose(first, second)
+    assert np.allclose(errors("truth/state[0:2]") ** 2, (first**2 + second**2) / 2, rtol=1e-4)
+    assert np.array_equal(errors("truth/state[1,0]"), errors("truth/state[0,1]"))
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("truth/state[3]", "entries 0 to 2"),
+        ("truth/stat[0]", "did you mean 'truth/state'"),
+        ("truth/mode[0]", "only a vector has entries"),
+        ("truth/state[]", "unknown quantity"),
+        ("truth/state[2:1]", "unknown quantity"),
+    ],
+)
+def test_entries_that_are_not_there_are_refused(data: Dataset, key: str, said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        evaluate_open_loop(Turning(), data, {}, key=key, horizon=6, context=2, samples=1)
 
 
 def test_simulator_state_of_windows_is_that_of_their_rows(data: Dataset) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,9 +11,9 @@ from hypothesis import strategies as st
 from foreworld.data import Episode
 from foreworld.envs import Rows
 from foreworld.rollout import tape
+from foreworld.rollout.recorder import Budget, Recorder
 from foreworld.rollout.tape import Tape
 
-collecting: Any = importlib.import_module("foreworld.rollout.collect")
 ENVS = 3
 
 
@@ -149,7 +148,7 @@ def test_the_recorder_stores_what_a_row_by_row_account_stores(
     history: list[Rows], total: int, of_episodes: bool
 ) -> None:
     shelf = Shelf()
-    recorder = collecting._Recorder(shelf, collecting._Budget(total, of_episodes), ENVS)
+    recorder = Recorder(shelf, Budget(total, of_episodes), ENVS)
     for rows in history:
         recorder.add(rows)
         if recorder.done >= total:

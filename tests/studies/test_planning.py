@@ -92,7 +92,8 @@ def test_planning_reaches_what_chance_does_not_and_the_result_says_how() -> None
     assert (told["measure"], told["success"], told["oracle"]) == ("success", 1.0, 1.0)
     assert told["random_floor"] < 1 and told["ci_low"] < 1 == told["ci_high"]
     assert set(told["every"]) == {"planner", "random", "shooting", "oracle"}
-    assert told["latency_ms_p50"] <= told["latency_ms_p95"] and told["rollouts"] == told["plans"] * PLANNER.budget
+    assert told["latency_ms_p50"] <= told["latency_ms_p95"] <= 1000 * told["planning_seconds"]
+    assert told["rollouts"] == told["plans"] * PLANNER.budget
     assert [far[0] for far in told["every"]["planner"]["distance"]] == [
         far[0] for far in told["every"]["random"]["distance"]
     ]

@@ -107,7 +107,11 @@ def test_jepa_transformer(check: Check) -> None:
     check()
 
 
-@parametrize_conformance(jepa(window=2, target="stopped", sigreg=0.0, barlow=1.0), MIXED | VECTORS, updates=0)
+@parametrize_conformance(
+    jepa(window=2, target="stopped", sigreg=0.0, barlow=1.0, vision=Vision(kind="vjepa", patch=8, tokens=32)),
+    MIXED | VECTORS,
+    updates=0,
+)
 def test_jepa_barlow_twins(check: Check) -> None:
     check()
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -8,9 +7,8 @@ import pytest
 
 from foreworld.core.errors import ForeworldError
 from foreworld.envs import Rows
+from foreworld.rollout.recorder import Recorder, Shelf
 from foreworld.testing.watching import Watched, watch_environment
-
-collecting = sys.modules["foreworld.rollout.collect"]
 
 
 def check(found: Watched) -> None:
@@ -42,30 +40,30 @@ def test_no_bad_transition_is_stored(faults: int) -> None:
 
 
 def test_a_collector_that_splices_episodes_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = collecting._Recorder.add
+    real = Recorder.add
 
-    def go_on(self: collecting._Recorder, rows: Rows) -> None:  # type: ignore[name-defined]
+    def go_on(self: Recorder, rows: Rows) -> None:
         closed = np.array([start is None for start in self._tape._starts])
         real(self, replace(rows, is_first=rows.is_first & closed))
 
-    monkeypatch.setattr(collecting._Recorder, "add", go_on)
+    monkeypatch.setattr(Recorder, "add", go_on)
     assert watch_environment(kills=0, hangs=0, faults=7).spliced > 0
 
 
 def test_a_collector_that_loses_rows_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = collecting._Recorder.add
+    real = Recorder.add
 
-    def forget(self: collecting._Recorder, rows: Rows) -> None:  # type: ignore[name-defined]
+    def forget(self: Recorder, rows: Rows) -> None:
         for index in np.flatnonzero(rows.is_first):
             self._tape._starts[index] = None
         real(self, rows)
 
-    monkeypatch.setattr(collecting._Recorder, "add", forget)
+    monkeypatch.setattr(Recorder, "add", forget)
     assert watch_environment(kills=0, hangs=0, faults=7).lost > 0
 
 
 def test_an_episode_stored_twice_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = collecting._Shelf.add
-    monkeypatch.setattr(collecting._Shelf, "add", lambda self, episode: (real(self, episode), real(self, episode)))
+    real = Shelf.add
+    monkeypatch.setattr(Shelf, "add", lambda self, episode: (real(self, episode), real(self, episode)))
     with pytest.raises(ForeworldError, match="stored twice"):
         watch_environment(kills=0, hangs=0, faults=1)

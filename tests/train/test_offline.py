@@ -194,3 +194,33 @@ def test_each_gradient_is_clipped_by_itself() -> None:
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours, theirs, strict=True))
     with pytest.raises(ConfigError, match=r"fit\.clip"):
         FitConfig(clip=-1.0)
+
+
+def test_adamw_warms_up_and_skipped_updates_do_not_count() -> None:
+    """Against torch's own AdamW with a rate that was raised by hand."""
+    ours, theirs = torch.nn.Parameter(torch.tensor([3.0, 4.0])), torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+    warm, plain = AdamW([ours], 0.1, 0.01, warmup=4), torch.optim.AdamW([theirs], lr=0.1, weight_decay=0.01)
+    rates = [0.025, 0.05, 0.075, 0.1, 0.1]
+    for step, sound in enumerate((True, True, False, True, True, True)):
+        grad = torch.tensor([1.0, -2.0 - step])
+        ours.grad = grad.clone()
+        warm.step_where(torch.tensor(sound), gradient_norms(warm))
+        assert warm.param_groups[0]["lr"] == 0.1  # as it was set
+        if sound:
+            theirs.grad = grad.clone()
+            plain.param_groups[0]["lr"] = rates.pop(0)
+            plain.step()
+        assert torch.allclose(ours, theirs, atol=1e-6), step
+    assert not rates
+
+
+def test_both_optimizers_of_a_training_warm_up(data: Dataset) -> None:
+    for name in ("laprop", "adamw"):
+        moved = []
+        for warmup in (1, 1000):
+            model = small()
+            before = [p.detach().clone() for p in model.parameters()]
+            fit(model, data, steps=3, batch=4, length=6, lr=1e-3, optimizer=name, warmup=warmup)
+            pairs = zip(before, model.parameters(), strict=True)
+            moved.append(max(float((new.detach() - old).abs().max()) for old, new in pairs))
+        assert 0 < moved[1] < 0.05 * moved[0], name

@@ -11,7 +11,8 @@ import torch
 
 from foreworld.cli.options import parse, print_json, print_table, say
 from foreworld.core.errors import ConfigError
-from foreworld.studies.agent_speed import Precision, agent_speed, dream_speed, dream_sweep
+from foreworld.nn.precision import Precision
+from foreworld.studies.agent_speed import agent_speed, dream_speed, dream_sweep
 from foreworld.studies.plan_peer import INSTALL, find_peer, versus
 from foreworld.studies.plan_speed import Planning
 from foreworld.studies.speed import (

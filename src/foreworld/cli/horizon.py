@@ -56,7 +56,8 @@ class Horizon:
     data: Path | None = None
     """Dataset to judge the run on; by default the one it was trained on. Rows trained on are left out."""
     key: str | None = None
-    """What of a run is judged: an observation, `truth/<key>`, `return`; by default the first image or observation."""
+    """What of a run is judged: an observation, `truth/<key>`, some numbers of it (`truth/state[0:2]`), `return`; by
+    default the first image or observation."""
     steps: int = 100
     """How far the run is asked to predict; fewer where no episode is long enough."""
     context: int = 10

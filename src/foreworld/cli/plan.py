@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
-from contextlib import closing, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ from foreworld.cli.planner_flags import (
 )
 from foreworld.core.errors import ConfigError, ForeworldError
 from foreworld.core.files import claim_output, write_json
-from foreworld.envs import Vector, make
+from foreworld.data.schema import Source as Origin
+from foreworld.envs import Rows, Vector, make
 from foreworld.models.simulated import Simulated
+from foreworld.rollout.recorder import Budget, Recorder, recording
 from foreworld.studies.aiming import Control, Goal, Player, Worth
 from foreworld.studies.plan_film import PlanFilm, can_film_plans
 from foreworld.studies.planning import PlanStudy, study_planning
@@ -87,6 +90,11 @@ class Plan:
     """Of the intervals."""
     no_floors: bool = False
     """Let the planner play alone, without random actions, random shooting and the oracle."""
+    no_shooting: bool = False
+    """Leave out random shooting alone, which takes as long as the planner, and longer where it reaches less."""
+    record: Path | None = None
+    """Folder of a new dataset: the planner's own episodes, to train on, or to find the horizon of what it chooses by
+    `foreworld horizon --data`."""
     out: Path | None = None
     """Folder for the result (plan.json) and clips: what happened, and what the model imagined if it can show it."""
     device: str = "auto"
@@ -149,7 +157,10 @@ def _plan(args: Any, source: Source, planner: Any) -> None:
         player = Player(source.model, env, goal, args.objective, source.agent)
         film = PlanFilm(player) if args.out is not None and can_film_plans() else None
         out = None if args.out is None else claim_output(args.out, args.overwrite)  # before anything is played
-        with Display(f"plan {env.env_id}", "episodes", quiet=args.json) as display:
+        display = Display(f"plan {env.env_id}", "episodes", quiet=args.json)
+        with _recording(args, env, planner, episodes) as recorder, display:
+            watchers = [] if film is None else [film.watching]
+            watchers += [] if recorder is None else [lambda _: recorder.add]
             found = study_planning(
                 player,
                 planner,
@@ -158,8 +169,9 @@ def _plan(args: Any, source: Source, planner: Any) -> None:
                 seed=args.seed,
                 confidence=args.confidence,
                 floors=not args.no_floors,
+                shoot=not args.no_shooting,
                 progress=display.show,
-                watch=None if film is None else film.watching,
+                watch=lambda policy: _shown_to([watcher(policy) for watcher in watchers]),
             )
         result = _result(args, source, planner, player, control, found)
     clips: list[Path] = []
@@ -172,8 +184,33 @@ def _plan(args: Any, source: Source, planner: Any) -> None:
         print_json(result)
         return
     say(found.in_words())
-    if out is not None:
-        say(f"written: {', '.join(map(str, [out / RESULT, *clips]))}")
+    written = [] if out is None else [out / RESULT, *clips]
+    written += [] if args.record is None else [args.record]
+    if written:
+        say(f"written: {', '.join(map(str, written))}")
+
+
+def _recording(args: Any, env: Vector, planner: Any, episodes: int) -> AbstractContextManager[Recorder | None]:
+    """Open the dataset of the planner's own episodes, if there shall be one."""
+    if args.record is None:
+        return nullcontext()
+    origin = Origin(
+        env=env.env_id,
+        policy=f"{type(planner).__name__} with {args.run or 'the world itself'}",
+        seed=args.seed,
+        options={**env.options, "num_envs": env.num_envs, "repeat": 1.0},
+    )
+    return recording(env, args.record, origin, Budget(episodes, of_episodes=True), args.overwrite)
+
+
+def _shown_to(watchers: list[Callable[[Rows], None]]) -> Callable[[Rows], None]:
+    """Return what shows rows to all of some."""
+
+    def watch(rows: Rows) -> None:
+        for one in watchers:
+            one(rows)
+
+    return watch
 
 
 def _goal(text: str, source: Source) -> Goal:

@@ -70,7 +70,7 @@ class Train:
     """Begin with the weights of this run, as far as names and shapes fit: an encoder trained on plain video, say.
     An ensemble whose encoder is frozen (--model.each.encoder frozen) takes it over from a run of a single model."""
     vision_weights: Path | None = None
-    """Weights of a DINOv2 vision transformer, a local safetensors file, for jepa with --model.vision.kind dino."""
+    """Weights of DINOv2 or V-JEPA 2, a local safetensors file, for jepa with --model.vision.kind dino or vjepa."""
     vision_sha256: str | None = None
     """What the hash of that file must be."""
     resume: Path | None = None

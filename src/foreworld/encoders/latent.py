@@ -15,8 +15,9 @@ from foreworld.core.errors import ConfigError, SpecError
 from foreworld.encoders.hybrid import split_spaces
 from foreworld.encoders.pixel import LEAST_DEVIATION
 from foreworld.encoders.symbolic import SymbolicEncoder
-from foreworld.encoders.vision import Impala, ViT
+from foreworld.encoders.vision import Impala, RotaryViT, ViT
 from foreworld.nn.mlp import Hidden, Linear
+from foreworld.nn.precision import at_least_single
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,40 +25,44 @@ class Vision:
     """How pictures are read.
 
     Attributes:
-        kind: `impala`, residual convolutions; `vit`, a vision transformer; `dino`, one as DINOv2 has it, for weights
-            that were trained elsewhere (`load_vit`).
+        kind: `impala`, residual convolutions; `vit`, a vision transformer; `dino` and `vjepa`, one as DINOv2 and one as
+            V-JEPA 2 has it, for weights that were trained elsewhere (`load_vit`).
         widths: `impala`: channels of its stages, each of which halves the picture.
-        blocks: `impala`: residual blocks of a stage; `vit`: its blocks.
-        patch: `impala`: step of the first convolution; `vit`: pixels of a patch's side.
-        heads: `vit`: of the attention.
-        tokens: `vit`: width of the tokens.
+        blocks: `impala`: residual blocks of a stage; transformers: their blocks.
+        patch: `impala`: step of the first convolution; transformers: pixels of a patch's side.
+        heads: transformers: of the attention.
+        tokens: transformers: width of the tokens.
+        hidden: transformers: width of the blocks' hidden layers; 0 for four times `tokens`.
         side: pixels that the pictures' sides are resized to first; 0 leaves them as they are.
     """
 
-    kind: Literal["impala", "vit", "dino"] = "impala"
+    kind: Literal["impala", "vit", "dino", "vjepa"] = "impala"
     widths: tuple[int, ...] = (16, 32, 32)
     blocks: int = 1
     patch: int = 2
     heads: int = 4
     tokens: int = 128
+    hidden: int = 0
     side: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
-        least = {"blocks": 1, "patch": 1, "heads": 1, "tokens": 1, "side": 0}
+        least = {"blocks": 1, "patch": 1, "heads": 1, "tokens": 1, "hidden": 0, "side": 0}
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise ConfigError(f"vision.{name} must be at least {value}, found {getattr(self, name)}")
         if not self.widths or min(self.widths) < 1:
             raise ConfigError(f"vision.widths: a stage has at least one channel, found {list(self.widths)}")
 
-    def build(self, shape: tuple[int, int, int]) -> Impala | ViT:
+    def build(self, shape: tuple[int, int, int]) -> Impala | ViT | RotaryViT:
         """Build the network for pictures (C, H, W)."""
         if self.side:
             shape = (shape[0], self.side, self.side)
         if self.kind == "impala":
             return Impala(shape, self.widths, self.blocks, self.patch)
-        return ViT(shape, self.patch, self.tokens, self.blocks, self.heads, self.kind == "dino")
+        if self.kind == "vjepa":
+            return RotaryViT(shape, self.patch, self.tokens, self.blocks, self.heads, self.hidden)
+        return ViT(shape, self.patch, self.tokens, self.blocks, self.heads, self.kind == "dino", self.hidden)
 
 
 class LatentEncoder(nn.Module):
@@ -95,7 +100,7 @@ class LatentEncoder(nn.Module):
             parts.append(self.pixels(units).unflatten(0, pictures.shape[:-3]))
         if self.symbols is not None:
             parts.append(self.symbols(obs))
-        return self.out(torch.cat(parts, -1))
+        return at_least_single(self.out(torch.cat(parts, -1)))
 
     def fit(self, segments: Iterator[Segment]) -> None:
         """Set the scale of pictures from training data."""

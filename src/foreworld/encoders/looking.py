@@ -11,6 +11,7 @@ from foreworld.encoders.hybrid import split_spaces
 from foreworld.encoders.symbolic import SymbolicDecoder
 from foreworld.nn.conv import ChannelLayerNorm, DoubleStrided
 from foreworld.nn.mlp import MLP, Linear
+from foreworld.nn.precision import at_least_single
 
 WIDTHS = (64, 32, 16)
 """Channels before each doubling of a picture."""
@@ -74,4 +75,4 @@ class _PictureDecoder(nn.Module):
         x = self.inward(latents.flatten(0, -2)).unflatten(-1, self.small)
         for norm, stage in zip(self.norms, self.stages, strict=True):
             x = stage(F.silu(norm(x)))
-        return x[..., : self.height, : self.width].unflatten(0, latents.shape[:-1])
+        return at_least_single(x)[..., : self.height, : self.width].unflatten(0, latents.shape[:-1])

@@ -1,57 +1,58 @@
-"""Weights of vision transformers that were trained elsewhere: DINOv2's, from a local safetensors file."""
+"""Weights of vision transformers that were trained elsewhere: DINOv2's and V-JEPA 2's, from a local file."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foreworld.core.disk import open_regular
 from foreworld.core.errors import CheckpointError
 from foreworld.core.tensorfile import Form, read_tensors
 from foreworld.encoders.latent import LatentEncoder
-from foreworld.encoders.vision import ViT
+from foreworld.encoders.vision import RotaryViT, ViT
+from foreworld.encoders.weight_names import kind_of, original_name, original_names
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of the channels of ImageNet's pictures, by which DINO's input is centred and scaled."""
+"""Of the channels of ImageNet's pictures, by which the input of both is centred and scaled."""
 
 MOST_NUMBERS = 2**31
 """In one tensor; the largest published encoder has less."""
 
-_HUGGING = {
-    "embeddings.cls_token": "cls_token",
-    "embeddings.position_embeddings": "pos_embed",
-    "embeddings.patch_embeddings.projection": "patch_embed.proj",
-    "layernorm": "norm",
-}
-_LAYERS = {
-    "attention.output.dense": "attn.proj",
-    "layer_scale1.lambda1": "ls1.gamma",
-    "layer_scale2.lambda1": "ls2.gamma",
-}
+WHOSE = {"dino": "DINOv2", "vjepa": "V-JEPA 2"}
+"""By `Vision.kind`."""
 
 
 def load_vit(encoder: LatentEncoder, path: str | Path, sha256: str | None = None) -> None:
     """Put published weights into the vision transformer of an encoder, and the scale of pictures that belongs to them.
 
-    Names are those of the original DINOv2 or of its Hugging Face version; a file of the former is converted by
-    `safetensors.torch.save_file(torch.load(path, weights_only=True), "vit.safetensors")`. Position embeddings are
-    resampled to the pictures' size.
+    Names are those of the original DINOv2 or V-JEPA 2, or of their Hugging Face versions. A file of the originals is
+    converted by `safetensors.torch.save_file(torch.load(path, weights_only=True), "vit.safetensors")`; of V-JEPA 2 it
+    is `torch.load(...)["encoder"]`.
+
+    DINOv2's position embeddings are resampled to the pictures' size. V-JEPA 2 has none, and counts rows and columns at
+    any size; its kernel for two frames is summed, as a picture is a clip of two equal frames. Heads leave no trace in a
+    file, so that a wrong number of them cannot be found; nor can a file of the first V-JEPA, which has the names of
+    the second and other places.
 
     Args:
-        encoder: with `Vision(kind="dino", ...)` of the sizes of the file; changed in place.
+        encoder: with `Vision(kind="dino", ...)` or `Vision(kind="vjepa", ...)` of the sizes of the file; changed in
+            place.
         path: the safetensors file.
         sha256: what its hash must be; None does not check it.
 
     Raises:
-        CheckpointError: no such file, another hash, or other sizes; names the tensor.
+        CheckpointError: no such file, another hash, the other one's file, or other sizes; names the tensor.
 
     Reference:
-        Oquab et al., DINOv2, 2023, arXiv 2304.07193; its published code and weights for the names.
+        Oquab et al., DINOv2, 2023, arXiv 2304.07193; Assran et al., V-JEPA 2, 2025, arXiv 2506.09985; their published
+        code and weights for the names.
 
     Example:
         >>> from foreworld.encoders.latent import LatentEncoder, Vision
@@ -63,28 +64,34 @@ def load_vit(encoder: LatentEncoder, path: str | Path, sha256: str | None = None
         Traceback (most recent call last):
         foreworld.core.errors.CheckpointError: dinov2_vits14.safetensors: not found
     """
-    path, net = Path(path), encoder.pixels
-    if not isinstance(net, ViT) or encoder.scale is None or net.blocks[0].factors is None:
-        raise CheckpointError(f"{path}: holds a vision transformer, and the encoder has none; use vision.kind=dino")
+    path, net, scale = Path(path), encoder.pixels, encoder.scale
+    kind = _kind(net)
+    if not isinstance(net, ViT | RotaryViT) or kind is None or scale is None:
+        raise CheckpointError(
+            f"{path}: holds a vision transformer, and the encoder has none; use vision.kind=dino or vjepa"
+        )
     if not path.is_file():
         raise CheckpointError(f"{path}: not found")
     if sha256 is not None and (found := _hash(path)) != sha256.lower():
         raise CheckpointError(f"{path}: its sha256 is {found}, expected {sha256}; download it again")
-    weights = _original_names(read_tensors(path, lambda forms: _check(path, forms)))
-    wanted = net.state_dict()
-    own = {name: _own(name, weights, net, path) for name in wanted}
-    for name, value in own.items():
-        if value.shape != wanted[name].shape:
-            raise CheckpointError(
-                f"{path}: {name} has shape {list(value.shape)} where the encoder has {list(wanted[name].shape)}; "
-                "set vision.patch, tokens, blocks and heads to those of the file"
-            )
-    net.load_state_dict(own)
-    channels = len(encoder.scale.mean)
-    if channels != len(MEAN):
-        raise CheckpointError(f"{path}: takes pictures with 3 channels, and these have {channels}")
-    encoder.scale.mean.copy_(torch.tensor(MEAN)[:, None, None])
-    encoder.scale.std.copy_(torch.tensor(STD)[:, None, None])
+    if len(scale.mean) != len(MEAN):
+        raise CheckpointError(f"{path}: takes pictures with 3 channels, and these have {len(scale.mean)}")
+    weights = original_names(read_tensors(path, lambda forms: _check(path, forms)))
+    if (other := kind_of(weights)) is not None and other != kind:
+        raise CheckpointError(
+            f"{path}: holds an encoder of {WHOSE[other]}, and the encoder is one of {WHOSE[kind]}; "
+            f"use vision.kind={other}"
+        )
+    net.load_state_dict(_of_the_sizes(net, weights, kind, path))
+    scale.mean.copy_(torch.tensor(MEAN)[:, None, None])
+    scale.std.copy_(torch.tensor(STD)[:, None, None])
+
+
+def _kind(net: nn.Module | None) -> Literal["dino", "vjepa"] | None:
+    """Return whose weights a network takes."""
+    if isinstance(net, RotaryViT):
+        return "vjepa"
+    return "dino" if isinstance(net, ViT) and net.blocks[0].factors is not None else None
 
 
 def _hash(path: Path) -> str:
@@ -98,66 +105,52 @@ def _check(path: Path, forms: dict[str, Form]) -> None:
             raise CheckpointError(f"{path}: {name} of shape {list(shape)} is larger than any known encoder's")
 
 
-def _original_names(found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give tensors of the Hugging Face version their original names; query, key and value become one."""
-    renamed: dict[str, Tensor] = {}
-    parts: dict[str, dict[str, Tensor]] = {}
-    for name, value in found.items():
-        layer = re.fullmatch(r"encoder\.layer\.(\d+)\.(.+)", name)
-        split = layer and re.fullmatch(r"attention\.attention\.(query|key|value)\.(weight|bias)", layer[2])
-        if layer and split:
-            parts.setdefault(f"blocks.{layer[1]}.attn.qkv.{split[2]}", {})[split[1]] = value
-        elif layer:
-            renamed[f"blocks.{layer[1]}.{_renamed(layer[2], _LAYERS)}"] = value
-        else:
-            renamed[_renamed(name, _HUGGING)] = value
-    joined = {
-        name: torch.cat([three[kind] for kind in ("query", "key", "value")])
-        for name, three in parts.items()
-        if len(three) == 3
-    }
-    return renamed | joined
+def _of_the_sizes(net: ViT | RotaryViT, weights: dict[str, Tensor], kind: str, path: Path) -> dict[str, Tensor]:
+    """Return all tensors of ours out of those of the file, or refuse other sizes."""
+    wanted = net.state_dict()
+    own = {name: _own(name, weights, net, f"{path}: has no tensor", f"like {WHOSE[kind]}'s") for name in wanted}
+    for name, value in own.items():
+        if value.shape != wanted[name].shape:
+            raise CheckpointError(
+                f"{path}: {name} has shape {list(value.shape)} where the encoder has {list(wanted[name].shape)}; "
+                "set vision.patch, tokens, hidden, blocks and heads to those of the file"
+            )
+    _refuse_more(weights, len(net.blocks), path)
+    return own
 
 
-def _renamed(name: str, table: dict[str, str]) -> str:
-    for old, new in table.items():
-        if name == old or name.startswith(f"{old}."):
-            return new + name.removeprefix(old)
-    return name
+def _refuse_more(names: Iterable[str], blocks: int, path: Path) -> None:
+    """Refuse what the file's encoder has and ours has no place for: without, features would be others, unnoticed."""
+    found = 1 + max(int(block[1]) for name in names if (block := re.match(r"blocks\.(\d+)\.", name)))
+    if found > blocks:
+        raise CheckpointError(f"{path}: has {found} blocks where the encoder has {blocks}; set vision.blocks={found}")
+    for name in names:
+        if name.endswith("register_tokens"):
+            raise CheckpointError(f"{path}: has {name}, which the encoder has no place for; take a file without")
 
 
-def _own(name: str, weights: dict[str, Tensor], net: ViT, path: Path) -> Tensor:
+def _own(name: str, weights: dict[str, Tensor], net: ViT | RotaryViT, missing: str, kind: str) -> Tensor:
     """Return a tensor of ours, by its name, out of those of the file."""
 
     def of(key: str) -> Tensor:
         if key not in weights:
-            raise CheckpointError(f"{path}: has no tensor {key}; it holds no vision transformer like DINOv2's")
+            raise CheckpointError(f"{missing} {key}; it holds no vision transformer {kind}")
         return weights[key].float()
 
     if name == "own":
         return of("cls_token")
     if name == "place":
-        return _resampled(of("pos_embed"), net.grid)
+        return _resampled(of("pos_embed"), net.patches.grid)
     if name.startswith("inward."):
         value = of(f"patch_embed.proj.{name.removeprefix('inward.')}")
+        value = value.sum(2) if value.dim() == 5 else value  # all frames of a clip are the same picture
         return value.flatten(1) if value.dim() == 4 else value
     if name.startswith("norm."):
         return of(name)
-    block = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
-    assert block is not None
-    if block[2] == "factors":
-        return torch.stack([of(f"blocks.{block[1]}.ls{i}.gamma") for i in (1, 2)])
-    theirs = block[2]
-    for old, new in (
-        ("norms.0", "norm1"),
-        ("norms.1", "norm2"),
-        ("attention.inward", "attn.qkv"),
-        ("attention.outward", "attn.proj"),
-        ("hidden.0", "mlp.fc1"),
-        ("hidden.2", "mlp.fc2"),
-    ):
-        theirs = theirs.replace(old, new)
-    return of(f"blocks.{block[1]}.{theirs}")
+    if name.endswith(".factors"):
+        block = name.removesuffix(".factors")
+        return torch.stack([of(f"{block}.ls{i}.gamma") for i in (1, 2)])
+    return of(original_name(name))
 
 
 def _resampled(places: Tensor, grid: tuple[int, int]) -> Tensor:

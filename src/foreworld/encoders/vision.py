@@ -1,9 +1,10 @@
-"""Pictures of any size to tokens: residual convolutions, and a vision transformer."""
+"""Pictures of any size to tokens: residual convolutions, and vision transformers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from foreworld.core.errors import ConfigError, SpecError
 from foreworld.nn.attention import EPS, Block
 from foreworld.nn.conv import Conv, channels_last
 from foreworld.nn.mlp import Linear
+from foreworld.nn.rotary import GridRotary
 
 
 class Residual(nn.Module):
@@ -66,6 +68,51 @@ class Impala(nn.Module):
         return F.silu(self.stages(channels_last(x)).flatten(1))
 
 
+@dataclass(frozen=True)
+class Patches:
+    """Cut pictures into patches.
+
+    Attributes:
+        shape: (C, H, W) of the pictures; edges that no patch fills are padded.
+        side: pixels of a patch's side.
+
+    Raises:
+        ConfigError: a patch larger than the picture.
+
+    Example:
+        >>> import torch
+        >>> from foreworld.encoders.vision import Patches
+        >>> patches = Patches((3, 8, 10), 4)
+        >>> patches.grid, patches(torch.zeros(2, 3, 8, 10)).shape
+        ((2, 3), torch.Size([2, 6, 48]))
+    """
+
+    shape: tuple[int, int, int]
+    side: int
+
+    def __post_init__(self) -> None:
+        """Refuse a patch that does not fit."""
+        if self.side > min(self.shape[1:]):
+            height, width = self.shape[1:]
+            raise ConfigError(f"vit: patches of {self.side} pixels do not fit pictures of {height}x{width}")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return math.ceil(self.shape[1] / self.side), math.ceil(self.shape[2] / self.side)
+
+    @property
+    def width(self) -> int:
+        """Numbers in a patch."""
+        return self.shape[0] * self.side**2
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Cut pictures [N, C, H, W] into patches [N, rows * columns, width]."""
+        (rows, columns), (height, width) = self.grid, self.shape[1:]
+        padded = F.pad(x, (0, columns * self.side - width, 0, rows * self.side - height))
+        return F.unfold(padded, self.side, stride=self.side).transpose(1, 2)
+
+
 class ViT(nn.Module):
     """A vision transformer: patches and a token of its own, whose last state is the answer.
 
@@ -76,6 +123,7 @@ class ViT(nn.Module):
         layers: blocks.
         heads: of the attention.
         scaled: learn a factor for every entry of what the blocks add, as DINOv2 does.
+        hidden: width of the blocks' hidden layers; 0 for four times that of the tokens.
 
     Raises:
         ConfigError: a patch larger than the picture.
@@ -85,25 +133,77 @@ class ViT(nn.Module):
     """
 
     def __init__(
-        self, shape: tuple[int, int, int], patch: int, width: int, layers: int, heads: int, scaled: bool = False
+        self,
+        shape: tuple[int, int, int],
+        patch: int,
+        width: int,
+        layers: int,
+        heads: int,
+        scaled: bool = False,
+        hidden: int = 0,
     ) -> None:
         super().__init__()
-        if patch > min(shape[1:]):
-            raise ConfigError(f"vit: patches of {patch} pixels do not fit pictures of {shape[1]}x{shape[2]}")
-        rows, columns = (math.ceil(side / patch) for side in shape[1:])
-        self.pad = (0, columns * patch - shape[2], 0, rows * patch - shape[1])
-        self.patch, self.width, self.grid = patch, width, (rows, columns)
-        self.inward = Linear(shape[0] * patch * patch, width)
+        self.patches, self.width = Patches(shape, patch), width
+        rows, columns = self.patches.grid
+        self.inward = Linear(self.patches.width, width)
         self.own = nn.Parameter(0.02 * torch.randn(1, 1, width))
         self.place = nn.Parameter(0.02 * torch.randn(1, 1 + rows * columns, width))
-        self.blocks = nn.Sequential(*(Block(width, heads, scaled=scaled) for _ in range(layers)))
+        self.blocks = nn.Sequential(*(Block(width, heads, scaled=scaled, hidden=hidden) for _ in range(layers)))
         self.norm = nn.LayerNorm(width, EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map pictures [N, C, H, W] in network units to [N, width]."""
-        patches = F.unfold(F.pad(x, self.pad), self.patch, stride=self.patch).transpose(1, 2)
-        tokens = torch.cat([self.own.expand(len(x), -1, -1), self.inward(patches)], 1) + self.place
+        patches = self.inward(self.patches(x))
+        tokens = torch.cat([self.own.expand(len(x), -1, -1), patches], 1) + self.place
         return self.norm(self.blocks(tokens)[:, 0])
+
+
+class RotaryViT(nn.Module):
+    """A vision transformer as V-JEPA 2's: places by turned queries and keys; the answer is the mean of the patches.
+
+    It is the encoder of clips, given one picture as a clip of two equal frames, as V-JEPA 2-AC encodes every frame.
+
+    Args:
+        shape: (C, H, W) of the pictures; edges that no patch fills are padded.
+        patch: pixels of a patch's side.
+        width: of the tokens.
+        layers: blocks.
+        heads: of the attention.
+        hidden: width of the blocks' hidden layers; 0 for four times that of the tokens.
+
+    Raises:
+        ConfigError: a patch larger than the picture, or heads too narrow for three axes.
+
+    Reference:
+        Assran et al., V-JEPA 2, 2025, arXiv 2506.09985, sections 2 and 3.
+
+    Example:
+        >>> import torch
+        >>> from foreworld.encoders.vision import RotaryViT
+        >>> RotaryViT((3, 32, 32), patch=16, width=24, layers=2, heads=2)(torch.zeros(5, 3, 32, 32)).shape
+        torch.Size([5, 24])
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], patch: int, width: int, layers: int, heads: int, hidden: int = 0
+    ) -> None:
+        super().__init__()
+        self.patches, self.width = Patches(shape, patch), width
+        self.inward = Linear(self.patches.width, width)
+        self.blocks = nn.ModuleList(Block(width, heads, hidden=hidden) for _ in range(layers))
+        self.rotate = GridRotary(self.patches.grid, width // heads)
+        self.norm = nn.LayerNorm(width, EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map pictures [N, C, H, W] in network units to [N, width]."""
+        return self.tokens(x).mean(1)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """Map pictures [N, C, H, W] in network units to a token of every patch [N, rows * columns, width]."""
+        tokens = self.inward(self.patches(x))
+        for block in self.blocks:
+            tokens = block(tokens, rotate=self.rotate)
+        return self.norm(tokens)
 
 
 def _stepped(side: int, step: int) -> int:

@@ -47,7 +47,7 @@ class Yardstick:
         Raises:
             SpecError: the model does not predict that quantity.
         """
-        count, name = len(plans), self.quantity.name
+        count, name = len(plans), self.quantity.column
         past = Past(
             rows=tree.repeat(found.context, count),
             truth={},
@@ -59,7 +59,7 @@ class Yardstick:
             raise SpecError(f"errors in {name!r} cannot be compared plan by plan; choose an observation with --key")
         happened = self._happened(found)[plans]
         unit = self.quantity.unit[: past.horizon] if name == RETURN else self.quantity.unit
-        squares = (forecast[name].mean(1) - happened).square() / unit
+        squares = (self.quantity.pick(forecast[name]).mean(1) - happened).square() / unit
         errors = squares.flatten(2).mean(2).sqrt() if squares.dim() > 2 else squares.sqrt()
         assert found.rows.mask is not None
         return torch.where(found.rows.mask[plans], errors, torch.nan).double().numpy()
@@ -67,8 +67,8 @@ class Yardstick:
     def _happened(self, found: Branches) -> Tensor:
         if self.quantity.name == RETURN:
             return found.rows.reward.cumsum(1)
-        held = found.rows.obs | dict(found.truth)
-        return expected({self.quantity.name: self.spaces[self.quantity.name]}, held)[self.quantity.name]
+        held, column = found.rows.obs | dict(found.truth), self.quantity.column
+        return self.quantity.pick(expected({column: self.spaces[column]}, held)[column])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -161,9 +161,9 @@ def measure(
                 found[COPY_LAST][EMBED] = last[EMBED][:, None, None].expand(-1, 1, windows.horizon, -1)
         rows = real_rows(segment)[:, windows.context :]
         for quantity in quantities:
-            if quantity.name in found[MODEL]:
+            if quantity.column in found[MODEL]:
                 table = tables.setdefault(quantity.name, _empty(quantity, found, reached.shape))
-                _add(table, at, windows.episode[at], future[quantity.name], last.get(quantity.name), found, rows)
+                _add(table, at, windows.episode[at], future[quantity.column], last.get(quantity.column), found, rows)
         reached[at] = rows.numpy()
         ended[at] = (segment.is_terminal & real_rows(segment)).any(1).numpy()
         if progress is not None:
@@ -183,7 +183,7 @@ def _past(segment: Segment, truth: dict[str, Tensor], windows: Windows) -> Past:
 
 
 def _empty(quantity: Quantity, found: Mapping[str, Forecast], shape: tuple[int, int]) -> Table:
-    names = [name for name, forecast in found.items() if quantity.name in forecast]
+    names = [name for name, forecast in found.items() if quantity.column in forecast]
     judged = [name for name in names if name != SHUFFLED]
     pictures = judged if quantity.kind == "image" else []
     return Table(
@@ -213,8 +213,9 @@ def _add(
 ) -> None:
     """Add a batch of windows: what happened [B, H, ...], and what was predicted of it [B, S, H, ...]."""
     quantity = table.quantity
-    key, unit, image = quantity.name, quantity.unit, quantity.kind == "image"
-    means = {name: found[name][key].mean(1) for name in table.every.error}
+    unit, image, actual = quantity.unit, quantity.kind == "image", quantity.pick(actual)
+    said = {name: quantity.pick(found[name][quantity.column]) for name in table.every.error}
+    means = {name: samples.mean(1) for name, samples in said.items()}
     valid = rows.reshape(rows.shape + (1,) * (actual.dim() - 2)).expand_as(actual)
     errors = {name: (value - actual).square() / unit for name, value in means.items()}
     _put(table.every, at, errors, valid)
@@ -225,12 +226,12 @@ def _add(
         decided = _any_channel(differ > DECIDED) if image else differ > DECIDED
         _put(table.decided, at, errors, valid & valid.roll(1, 0) & decided)
     for name, scores in table.energy.items():
-        scores[at] = _where(rows, _energy(found[name][key], actual, unit))
+        scores[at] = _where(rows, _energy(said[name], actual, unit))
     for name, scores in table.psnr.items():
         scores[at] = _where(rows, psnr(means[name].flatten(0, 1), actual.flatten(0, 1)).view(rows.shape))
         table.ssim[name][at] = _where(rows, ssim(means[name].flatten(0, 1), actual.flatten(0, 1)).view(rows.shape))
     if quantity.kind != "latent":
-        table.spread.add(at, episodes, found[MODEL][key], actual, unit, valid)
+        table.spread.add(at, episodes, said[MODEL], actual, unit, valid)
 
 
 def _energy(samples: Tensor, actual: Tensor, unit: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from foreworld.data import Dataset
 from foreworld.eval.errors import MODEL, SHUFFLED, Measured, Sums, Table, measure
 from foreworld.eval.predictors import Predictor
 from foreworld.eval.probe import Probe
-from foreworld.eval.quantities import LATENT, RETURN, Quantity, find_quantities
+from foreworld.eval.quantities import LATENT, RETURN, Quantity, find_quantities, split_key
 from foreworld.eval.spread import SpreadSums
 from foreworld.eval.windows import choose_windows, sum_by_episode
 from foreworld.ops import Interval, bootstrap_ratio
@@ -143,8 +143,8 @@ def evaluate_open_loop(
         baselines: by name; skill is measured against the best of them at every step.
         references: shown beside them and not counted, such as a simulator that is slightly wrong.
         probes: from `fit_probes`, to judge simulator state.
-        key: the quantity to put first; by default the first image, else the first observation; of a model without
-            decoder the first simulator state, else its latent.
+        key: the quantity to put first, or some entries of a vector (`truth/state[0:2]`); by default the first image,
+            else the first observation; of a model without decoder the first simulator state, else its latent.
         horizon: H, steps to predict; fewer where no episode is long enough.
         context: rows to filter first.
         samples: futures per prediction; their mean is what squared errors are taken of.
@@ -168,7 +168,7 @@ def evaluate_open_loop(
     batch = _batch(data, samples * horizon) if batch is None else batch
     horizon = min(horizon, max(1, int(data.lengths.max()) - context))
     windows = choose_windows(data, context, horizon, per_episode)
-    quantities = find_quantities(model, data, windows, batch)
+    quantities = find_quantities(model, data, windows, batch, key)
     chosen = _key(model, data, quantities, probes or {}, key)
     found = measure(
         model, data, windows, quantities, {**baselines, **(references or {})},
@@ -278,7 +278,7 @@ def _key(
     names = [quantity.name for quantity in quantities]
     if key is not None and key not in names:
         raise SpecError(unknown("quantity", key, names))
-    if key in data.spec.obs:
+    if key is not None and split_key(key)[0] in data.spec.obs:
         require(model, "decode", "open-loop evaluation in observations")
     if key is not None:
         return key

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from foreworld.core import Segment, Space, tree
+from foreworld.core.errors import SpecError
+from foreworld.core.registry import unknown
 from foreworld.core.spaces import TRUTH
 from foreworld.data import Dataset
 from foreworld.eval.windows import Windows
@@ -26,18 +29,23 @@ LATENT_ROWS = 4096
 SAME = 1e-12
 """A variance below this is none."""
 
+PART = re.compile(r"(?P<column>.+)\[(?P<entries>\d+(:\d+)?(,\d+(:\d+)?)*)\]")
+"""`truth/state[0:2,5]`: some numbers of a vector."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Quantity:
     """One thing that is predicted and then happens.
 
     Attributes:
-        name: an observation key, `truth/<key>`, `return`, `embedding` or `latent`.
+        name: an observation key, `truth/<key>`, some entries of these (`truth/state[0:2]`), `return`, `embedding` or
+            `latent`.
         kind: of an observation or a simulator state: that of its space.
         unit: variance that squared errors are divided by: one number; one per dimension for vectors; one per
             step, [H], for the return.
         deviation: its root, averaged over the dimensions, in source units.
         note: what a reader must know about it; empty for nothing.
+        entries: of a vector, which of its numbers count; empty for all of them.
     """
 
     name: str
@@ -45,9 +53,19 @@ class Quantity:
     unit: Tensor
     deviation: float
     note: str = ""
+    entries: tuple[int, ...] = ()
+
+    @property
+    def column(self) -> str:
+        """Where it is found: its name without the entries."""
+        return self.name.partition("[")[0] if self.entries else self.name
+
+    def pick(self, value: Tensor) -> Tensor:
+        """Return what counts of a column's values [.., V], or of all else."""
+        return value[..., list(self.entries)] if self.entries else value
 
 
-def find_quantities(model: Any, data: Dataset, windows: Windows, batch: int) -> list[Quantity]:
+def find_quantities(model: Any, data: Dataset, windows: Windows, batch: int, key: str | None = None) -> list[Quantity]:
     """Measure the units of everything that can be judged on some windows.
 
     Args:
@@ -55,12 +73,19 @@ def find_quantities(model: Any, data: Dataset, windows: Windows, batch: int) -> 
         data: held-out episodes.
         windows: of them.
         batch: windows at a time.
+        key: if it names some entries of a vector, these are a quantity too.
 
     Returns:
         Observations first, then simulator state, return, the embedding of a model whose embedding is fixed, and
         latent. There is no return without actions, or where all rows earn the same.
+
+    Raises:
+        SpecError: entries that are not there.
     """
     spaces = dict(data.spec.obs) | truth_spaces(data)
+    column, entries = split_key(key or "")
+    if entries:
+        _check_entries(key or "", spaces, column, entries)
     variances = {name: Variance() for name in spaces}
     returns = Variance()
     for _, segment, truth in windows.batches(data, batch):
@@ -69,6 +94,9 @@ def find_quantities(model: Any, data: Dataset, windows: Windows, batch: int) -> 
             variances[name].add(value[rows])
         returns.add(true_return(segment, windows.context), rows[:, windows.context :])
     found = [_of_space(name, space, variances[name].value()) for name, space in spaces.items()]
+    if entries:
+        part = _of_space(key or "", spaces[column], variances[column].value()[list(entries)])
+        found.append(replace(part, entries=entries))
     if data.spec.action is not None:
         variance = returns.value()
         if (variance > SAME).any():
@@ -78,6 +106,34 @@ def find_quantities(model: Any, data: Dataset, windows: Windows, batch: int) -> 
     if "fixed_embed" in model.provides:
         found.append(embed_quantity(model, data, windows, batch))
     return [*found, latent_quantity(model, data, windows, batch)]
+
+
+def split_key(key: str) -> tuple[str, tuple[int, ...]]:
+    """Split `truth/state[0:2,5]` into the column and its entries, (0, 1, 5); without brackets there are none.
+
+    Example:
+        >>> from foreworld.eval.quantities import split_key
+        >>> split_key("truth/state[0:2,5]"), split_key("truth/state")
+        (('truth/state', (0, 1, 5)), ('truth/state', ()))
+    """
+    found = PART.fullmatch(key)
+    if found is None:
+        return key, ()
+    entries: list[int] = []
+    for part in found["entries"].split(","):
+        first, colon, stop = part.partition(":")
+        entries += range(int(first), int(stop) if colon else int(first) + 1)
+    return found["column"], tuple(entries)
+
+
+def _check_entries(key: str, spaces: Mapping[str, Space], column: str, entries: tuple[int, ...]) -> None:
+    if column not in spaces:
+        raise SpecError(unknown("quantity", column, list(spaces)))
+    space = spaces[column]
+    if space.kind != "vector" or len(space.shape) != 1:
+        raise SpecError(f"{key}: only a vector has entries, and {column} is {space.kind} {list(space.shape)}")
+    if max(entries) >= space.width:
+        raise SpecError(f"{key}: {column} has the entries 0 to {space.width - 1}")
 
 
 @torch.no_grad()

@@ -17,8 +17,12 @@ from foreworld.encoders.latent import GivenLatents, LatentEncoder, Vision
 from foreworld.encoders.looking import LookingDecoder
 from foreworld.nn import MLP, BernoulliHead, Linear, TwoHotHead
 from foreworld.nn.latents import RecurrentPredictor, TransformerPredictor
+from foreworld.nn.precision import as_given
 from foreworld.nn.window import Windows, slide
 from foreworld.ops.collapse import barlow_twins, covariance_penalty, random_directions, sigreg, variance_hinge
+
+LOOKED_AT = 4
+"""Of so many windows one teaches the decoder, which would else cost as much as the encoder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +52,7 @@ class JEPAConfig:
         barlow: weight of Barlow Twins between prediction and target.
         reward: whether there is a reward head, on latents that it cannot change.
         cont: whether there is a continue head, likewise.
-        decoder: whether there is a decoder to look through, likewise; the last row of every window teaches it.
+        decoder: whether there is a decoder to look through, likewise; the last row of every fourth window teaches it.
     """
 
     latent: int = 128
@@ -233,15 +237,18 @@ class JEPA(nn.Module):
         starts = _starts(before, states)
         target = self._targets(latents, segment)
         error, first = self._prediction_errors(starts, target, segment, self.config.rollout)
-        terms = {"predict": error} | self._against_collapse(starts, first, latents, target, segment)
+        with as_given(latents):  # statistics of a batch are sums
+            terms = {"predict": error} | self._against_collapse(starts, first, latents, target, segment)
         feat = self.read(tree.detach(states)).feat
         if self.reward is not None:
             terms["reward"] = self.reward.loss(feat, segment.reward)
         if self.cont is not None:
             terms["cont"] = self.cont.loss(feat, segment.cont)
         if self.decoder is not None:
-            last = {key: seen[:, -1:] for key, seen in segment.obs.items()}
-            terms["look"] = F.pad(self.decoder.loss(latents[:, -1:].detach(), last), (segment.length - 1, 0))
+            some = -(-segment.batch // LOOKED_AT)
+            last = {key: seen[:some, -1:] for key, seen in segment.obs.items()}
+            wrong = self.decoder.loss(latents[:some, -1:].detach(), last)
+            terms["look"] = F.pad(wrong, (segment.length - 1, 0, 0, segment.batch - some))
         return Losses(terms=terms, metrics=_metrics(starts, first, latents, segment), states=states)
 
     def calibrate(self, segments: Callable[[], Iterator[Segment]]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,17 +34,19 @@ class Attention(nn.Module):
         self.heads, self.causal = heads, causal
         self.inward, self.outward = Linear(width, 3 * width), Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [N, T, D] to [N, T, D]."""
+    def forward(self, x: Tensor, rotate: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Map [N, T, D] to [N, T, D]; queries and keys [N, heads, T, D / heads] pass through `rotate` first."""
         query, key, value = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.inward(x).chunk(3, -1)
         )
+        if rotate is not None:
+            query, key = rotate(query), rotate(key)
         mixed = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
         return self.outward(mixed.transpose(1, 2).flatten(-2))
 
 
 class Block(nn.Module):
-    """Attention, then a hidden layer four times as wide, each added to what it is given a normalised copy of.
+    """Attention, then a hidden layer, each added to what it is given a normalised copy of.
 
     Args:
         width: D.
@@ -51,6 +55,7 @@ class Block(nn.Module):
         condition: width C of what scales, shifts and gates both parts; 0 for none. The gates begin at zero, so that
             the block begins as the identity.
         scaled: learn a factor for every entry of both sums; without a condition.
+        hidden: width of the hidden layer; 0 for 4 D.
 
     Reference:
         Vaswani et al. 2017, in the form with norms in front; Peebles and Xie, Scalable Diffusion Models with
@@ -58,20 +63,31 @@ class Block(nn.Module):
         Transformers, 2021, section 3.1, for the factors ("LayerScale").
     """
 
-    def __init__(self, width: int, heads: int, causal: bool = False, condition: int = 0, scaled: bool = False) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        causal: bool = False,
+        condition: int = 0,
+        scaled: bool = False,
+        hidden: int = 0,
+    ) -> None:
         super().__init__()
+        hidden = hidden or 4 * width
         self.norms = nn.ModuleList(nn.LayerNorm(width, EPS, elementwise_affine=condition == 0) for _ in range(2))
         self.factors = nn.Parameter(torch.ones(2, width)) if scaled else None
         self.attention = Attention(width, heads, causal)
-        self.hidden = nn.Sequential(Linear(width, 4 * width), nn.GELU(), Linear(4 * width, width))
+        self.hidden = nn.Sequential(Linear(width, hidden), nn.GELU(), Linear(hidden, width))
         self.adapt = Linear(condition, 6 * width, outscale=0.0) if condition else None
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Map [N, T, D], under a condition [N, T, C], to [N, T, D]."""
+    def forward(
+        self, x: Tensor, condition: Tensor | None = None, rotate: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """Map [N, T, D], under a condition [N, T, C], to [N, T, D]; `rotate` is that of `Attention`."""
         if self.adapt is None or condition is None:
             first, second = (1.0, 1.0) if self.factors is None else self.factors
-            x = x + first * self.attention(self.norms[0](x))
+            x = x + first * self.attention(self.norms[0](x), rotate)
             return x + second * self.hidden(self.norms[1](x))
         scale, shift, gate, scale2, shift2, gate2 = self.adapt(F.silu(condition)).chunk(6, -1)
-        x = x + gate * self.attention(torch.addcmul(shift, self.norms[0](x), 1 + scale))
+        x = x + gate * self.attention(torch.addcmul(shift, self.norms[0](x), 1 + scale), rotate)
         return x + gate2 * self.hidden(torch.addcmul(shift2, self.norms[1](x), 1 + scale2))

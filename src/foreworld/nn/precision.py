@@ -3,9 +3,30 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+
+from foreworld.core.errors import ConfigError
+
+Precision = Literal["float32", "bfloat16"]
+"""In which matrix products are computed; weights, sums, losses and whatever a model remembers stay float32."""
+
+
+def lowered(device: torch.device | str, precision: Precision) -> torch.autocast:
+    """Compute matrix products in another precision.
+
+    Args:
+        device: where.
+        precision: `bfloat16`, or `float32` for no change.
+
+    Raises:
+        ConfigError: another one.
+    """
+    if precision not in get_args(Precision):
+        raise ConfigError(f"precision must be {' or '.join(get_args(Precision))}, found {precision!r}")
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def at_least_single(x: Tensor) -> Tensor:

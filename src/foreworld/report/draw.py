@@ -91,6 +91,18 @@ class Scene:
     title: str = ""
 
 
+def moments(scene: Scene, count: int) -> Scene:
+    """Leave of a scene only so many frames, evenly spaced, the first and the last among them.
+
+    Args:
+        scene: T frames.
+        count: how many; fewer where T is less.
+    """
+    at = np.unique(np.linspace(0, len(scene.notes) - 1, count).round().astype(int))
+    panels = {name: pictures if pictures.ndim == 3 else pictures[at] for name, pictures in scene.panels.items()}
+    return Scene(panels=panels, notes=[scene.notes[t] for t in at], title=scene.title)
+
+
 def scene_frames(scene: Scene, side: int = _PANEL) -> Iterator[Picture]:
     """Compose the frames of a video from panels with labels.
 

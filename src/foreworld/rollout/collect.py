@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from foreworld.core.errors import ConfigError, EnvironmentFault
-from foreworld.core.files import claim_output
 from foreworld.data.dataset import Dataset, load
-from foreworld.data.episode import Episode
 from foreworld.data.schema import Source
-from foreworld.data.store import Writer, rows_to_seal
 from foreworld.envs.make import make
-from foreworld.envs.vector import Rows, Vector
+from foreworld.envs.vector import Vector
 from foreworld.rollout.policies import NoisyPolicy, Policy, RandomPolicy, named_policy
 from foreworld.rollout.record import record
-from foreworld.rollout.tape import Tape
+from foreworld.rollout.recorder import Budget, Recorder, budget_of, recording
 from foreworld.worlds.catalogue import passive
 
 Progress = Callable[[int, int], None]
@@ -95,7 +89,7 @@ def collect(
         ...     data.episodes, data.episode(0).obs["obs"].shape[-1]
         (3, 4)
     """
-    budget = _budget(episodes, steps)
+    budget = budget_of(episodes, steps)
     if isinstance(env, str) and passive(env):
         return _record(env, policy, noise, Path(out), episodes, steps, seed, max_steps, progress, stop, overwrite)
     if isinstance(env, Vector):
@@ -138,33 +132,11 @@ def _record(
     )
 
 
-@dataclass(frozen=True)
-class _Budget:
-    """How much to collect, and in what it is counted."""
-
-    total: int
-    of_episodes: bool
-
-    def share(self, index: int, envs: int) -> float:
-        """Return how many episodes environment `index` may store."""
-        return self.total // envs + (index < self.total % envs) if self.of_episodes else float("inf")
-
-
-def _budget(episodes: int | None, steps: int | None) -> _Budget:
-    if (episodes is None) == (steps is None):
-        raise ConfigError("say how much to collect: either episodes or steps")
-    total = episodes if episodes is not None else steps
-    assert total is not None
-    if total < 1:
-        raise ConfigError(f"episodes and steps must be at least 1, found {total}")
-    return _Budget(total, episodes is not None)
-
-
 def _collect(
     env: Vector,
     policy: Policy | str | None,
     out: Path,
-    budget: _Budget,
+    budget: Budget,
     seed: int,
     repeat: float,
     noise: float,
@@ -186,100 +158,26 @@ def _collect(
     )
     if noise:
         chosen = NoisyPolicy(chosen, env.action, noise, repeat, seed)
-    claim_output(out, overwrite)
-    with Writer(out, env.spec, truth=env.truth, source=source) as writer:
-        try:
-            _run(env, chosen, _Shelf(writer), budget, seed, progress, stop)
-        finally:
-            if any(env.tally.faults.values()):
-                noted = replace(source, options={**source.options, "faults": env.tally.faults})
-                replace(writer.schema, source=noted).write(out)
+    with recording(env, out, source, budget, overwrite) as recorder:
+        _run(env, chosen, recorder, seed, progress, stop)
     return load(out)
-
-
-class _Shelf:
-    """Add episodes to a writer, and seal them early while there are few."""
-
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
-
-    def add(self, episode: Episode) -> None:
-        """Add an episode."""
-        self._writer.add(episode)
-        gathered = self._writer.gathered
-        if gathered >= rows_to_seal(self._writer.rows - gathered):
-            self._writer.seal()
-
-
-class _Recorder:
-    """Cut the rows that arrive into episodes, shelve those, and keep account of the budget.
-
-    Attributes:
-        done: how much of the budget is spent, in episodes or steps.
-    """
-
-    def __init__(self, shelf: _Shelf, budget: _Budget, envs: int) -> None:
-        self.done = 0
-        self._shelf, self._budget, self._tape = shelf, budget, Tape(envs)
-        self._left = [budget.share(index, envs) for index in range(envs)]  # episodes that each may still store
-
-    def add(self, rows: Rows) -> None:
-        """Record what arrived; where an episode ended or another began, shelve it."""
-        kept = self._within_budget(rows)
-        self._tape.add(rows, kept)
-        now = self._tape.length
-        for index in (rows.is_first | (rows.is_last & kept)).nonzero()[0].tolist():
-            if rows.is_first[index]:
-                self._shelve(self._tape.cut(index, now - 1), index)  # what followed the last row never came
-                if self._left[index] > 0:
-                    self._tape.begin(index)
-            else:
-                self._shelve(self._tape.cut(index, now, is_terminal=bool(rows.is_terminal[index])), index)
-
-    def finish(self) -> None:
-        """Shelve what there is of the episodes that will not go on."""
-        for index in range(len(self._left)):
-            self._shelve(self._tape.cut(index, self._tape.length), index)
-
-    def _within_budget(self, rows: Rows) -> np.ndarray:
-        """Return which rows are kept, [N] bool: those that arrived, unless they are steps beyond the budget."""
-        if self._budget.of_episodes:
-            return rows.arrived
-        taken, left = rows.arrived & ~rows.is_first, self._budget.total - self.done
-        count = int(np.count_nonzero(taken))
-        self.done += min(count, left)
-        if count <= left:
-            return rows.arrived
-        beyond = np.zeros_like(taken)
-        beyond[np.flatnonzero(taken)[left:]] = True
-        return rows.arrived & ~beyond
-
-    def _shelve(self, episode: Episode | None, index: int) -> None:
-        """Store an episode, if there is one; one row alone says nothing and is dropped."""
-        if episode is None or len(next(iter(episode.obs.values()))) < 2:
-            return
-        self._shelf.add(episode)
-        self._left[index] -= 1
-        self.done += self._budget.of_episodes
 
 
 def _run(
     env: Vector,
     policy: Policy,
-    shelf: _Shelf,
-    budget: _Budget,
+    recorder: Recorder,
     seed: int,
     progress: Progress | None,
     stop: Callable[[], bool] | None,
 ) -> None:
     """Act until the budget is spent; every episode is added whole when it ends, or up to where it was cut off."""
-    recorder = _Recorder(shelf, budget, env.num_envs)
     rows = env.reset(seed=seed)
     while True:
         recorder.add(rows)
         if progress is not None:
-            progress(recorder.done, budget.total)
-        if recorder.done >= budget.total or (stop is not None and stop()):
+            progress(recorder.done, recorder.budget.total)
+        if recorder.done >= recorder.budget.total or (stop is not None and stop()):
             break
         try:
             rows = env.step(policy(rows))
@@ -288,4 +186,3 @@ def _run(
             if stop is None or not stop():
                 raise
             break
-    recorder.finish()

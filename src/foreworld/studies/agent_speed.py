@@ -5,20 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from foreworld.agents import Dreamer, DreamerLearner
 from foreworld.core import tree
 from foreworld.models.rssm import RSSM
+from foreworld.nn.precision import Precision, lowered
 from foreworld.presets.rssm import FAMILY
 from foreworld.studies.speed import HORIZON, count_flops, matmul_gflops, noise_segment, seconds, vector_spec
 from foreworld.train.optim import make_optimizer
 from foreworld.train.update import update
 
 BATCH, LENGTH = 16, 64
-Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,16 +217,6 @@ def dream_sweep(
     for size in sizes:
         for states in parallel:
             yield dream_speed(size, max(30_000, 3 * HORIZON * states), device, states, precision)
-
-
-def lowered(device: str, precision: Precision) -> torch.autocast:
-    """Compute matrix products in another precision.
-
-    Args:
-        device: where.
-        precision: `bfloat16`, or `float32` for no change.
-    """
-    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def _dream(model: RSSM, agent: Dreamer, states: int, precision: Precision) -> Callable[[], None]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from foreworld.eval import Evaluation
 from foreworld.eval.errors import FLOOR, FROM_ONE, MODEL, MODES, SHUFFLED, TEACHER
@@ -237,10 +238,11 @@ def _note(found: Evaluation, part: Judgement, step: int) -> str:
         return "it does not vary at this step"
     if step > 1:
         return ""
-    probe = found.probes.get(part.quantity.name)
+    probe = found.probes.get(part.quantity.column)
     if probe is None:
         return part.quantity.note
-    median, worst = np.nanmedian(probe.r2), np.nanmin(probe.r2)
+    r2 = part.quantity.pick(torch.from_numpy(probe.r2)).numpy()
+    median, worst = np.nanmedian(r2), np.nanmin(r2)
     return f"read by a probe: R² of the median variable {median:.2f}, of the worst {worst:.2f}"
 
 

@@ -12,20 +12,24 @@ import torch
 
 from foreworld.agents.mpc import MPC
 from foreworld.core import deterministic, seeded, showing, shows, tree
+from foreworld.core.files import write_atomic
 from foreworld.envs import Rows
 from foreworld.envs.area import resize_area
 from foreworld.models.simulated import Simulated
 from foreworld.plan import Plan
 from foreworld.report import Trace
-from foreworld.report.draw import Picture, Scene, scene_frames, trace_frames
+from foreworld.report.draw import Picture, Scene, moments, scene_frames, trace_frames
+from foreworld.report.png import encode
 from foreworld.report.video import write_video
 from foreworld.rollout import imagine
 from foreworld.studies.aiming import Player
 from foreworld.studies.dreams import MOST_TRACES
 from foreworld.worlds.world import Aiming, Drawn
 
-CLIP, IMAGINED = "plan.mp4", "plan-imagined.mp4"
+CLIP, IMAGINED, STILLS = "plan.mp4", "plan-imagined.mp4", "plan.png"
 FPS = 10.0
+MOMENTS = 3
+"""Frames of the clip that are shown below each other as a picture."""
 SIDE = 96
 """Pixels of a side at most: what is drawn larger is averaged."""
 
@@ -73,7 +77,7 @@ class PlanFilm:
         return watch
 
     def write(self, folder: Path, title: str) -> list[Path]:
-        """Write what there is to see: `plan.mp4`, and `plan-imagined.mp4` where the model shows numbers alone.
+        """Write what there is to see: `plan.mp4`, moments of it as `plan.png`; `plan-imagined.mp4` for numbers alone.
 
         Args:
             folder: where to.
@@ -94,6 +98,9 @@ class PlanFilm:
             notes = [f"{t} of {len(self._real) - 1} actions carried out" for t in range(len(self._real))]
             scene = Scene(panels=panels, notes=notes, title=title)
             found.append(write_video(folder / CLIP, scene_frames(scene), FPS))
+            stills = np.concatenate(list(scene_frames(moments(scene, MOMENTS))))
+            write_atomic(folder / STILLS, encode(stills))
+            found.append(folder / STILLS)
         if self._traced and self._told:
             found.append(write_video(folder / IMAGINED, trace_frames(self._trace(title)), FPS))
         return found

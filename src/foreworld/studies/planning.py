@@ -71,6 +71,7 @@ class PlanStudy:
             "oracle": means.get("oracle"),
             "latency_ms_p50": float(np.quantile(times, 0.5)),
             "latency_ms_p95": float(np.quantile(times, 0.95)),
+            "planning_seconds": float(times.sum() / 1000),
             "decisions": len(times),
             "deadline_misses": self.log.missed,
             "plans": self.log.planned,
@@ -113,6 +114,7 @@ def study_planning(
     seed: int = 0,
     confidence: float = 0.95,
     floors: bool = True,
+    shoot: bool = True,
     progress: Callable[[int, int], None] | None = None,
     watch: Callable[[MPC], Callable[[Rows], None]] | None = None,
 ) -> PlanStudy:
@@ -126,6 +128,7 @@ def study_planning(
         seed: of the episodes and of everything random.
         confidence: of the intervals.
         floors: also play at random, by random shooting with as many rollouts, and as who knows the truth.
+        shoot: whether random shooting is among these.
         progress: called with (episodes done, episodes), of all arms together.
         watch: given the policy, returns what is shown all rows of the planner's own episodes.
 
@@ -141,7 +144,8 @@ def study_planning(
     arms["planner"] = own
     if floors:
         arms["random"] = RandomPolicy(env.action, seed)
-        arms["shooting"] = player.plan(shooting(planner, control), control)
+        if shoot:
+            arms["shooting"] = player.plan(shooting(planner, control), control)
         if isinstance(player.world, Guided) and player.measure != "goal_distance":
             arms["oracle"] = OraclePolicy(player.world)
     with seeded(seed):  # the first search also warms torch up, and says whether planner and model fit

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 
 from foreworld.agents import DreamerLearner
 from foreworld.core import Calibrates, Segment, tree
 from foreworld.data import Replay
+from foreworld.nn.precision import lowered
 from foreworld.train.captured import Captured
 from foreworld.train.checkpoint import Progress
 from foreworld.train.feed import Feed
@@ -80,5 +80,5 @@ class Learning:
 
     def _compute(self, segment: Segment, state: Any, rate: float | Tensor) -> Outcome:
         set_rate(self._optimizer, rate)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.precision == "bfloat16"):
+        with lowered(self._device, self._config.precision):
             return update(self.learner, self._optimizer, segment, state=state)

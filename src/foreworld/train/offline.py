@@ -17,6 +17,7 @@ from foreworld.core.errors import ConfigError
 from foreworld.core.files import lock_folder, make_folder
 from foreworld.core.interrupt import graceful
 from foreworld.data import Dataset
+from foreworld.nn.precision import Precision, lowered
 from foreworld.train.checkpoint import Progress
 from foreworld.train.guard import Checkpoints, Guard, check_weights
 from foreworld.train.log import MetricsFile, complain
@@ -51,6 +52,7 @@ class FitConfig:
         agc: `laprop`: largest gradient norm as a share of the parameter norm.
         clip: `adamw`: largest norm of each parameter's gradient; 0 for any.
         weight_decay: decoupled, times the learning rate.
+        precision: of matrix products and convolutions; all else is float32.
         calibration: batches that closed-form statistics are taken from, before the first update.
         minutes: training is over after this much time, all schedules shortened to fit; 0 for no limit.
         max_skips: updates in a row that may be skipped because a loss or a gradient is NaN or infinite; then the
@@ -75,6 +77,7 @@ class FitConfig:
     agc: float = 0.3
     clip: float = 0.0
     weight_decay: float = 0.0
+    precision: Precision = "float32"
     calibration: int = 64
     minutes: float = 0.0
     max_skips: int = 10
@@ -269,7 +272,8 @@ def _train(
             segment = tree.to(data.sample(batch, length, seed=config.seed, step=step, across=config.across), device)
             waited += time.monotonic() - asked
             lower_rate(optimizer, config, done, guard.rate)
-            outcome = update(model, optimizer, segment, config.watch if dreams(config, done) else None)
+            with lowered(device, config.precision):
+                outcome = update(model, optimizer, segment, config.watch if dreams(config, done) else None)
             guard.add(outcome)
             step += 1
             line: dict[str, float] = {}

@@ -7,6 +7,7 @@ from math import ceil
 from typing import Literal
 
 from foreworld.core.errors import ConfigError
+from foreworld.nn.precision import Precision
 
 MOST_ENVS = 4096
 MOST_LEAD = 256
@@ -63,7 +64,7 @@ class OnlineConfig:
     agc: float = 0.3
     clip: float = 0.0
     weight_decay: float = 0.0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     graph: bool = True
     minutes: float = 0.0
     max_skips: int = 10

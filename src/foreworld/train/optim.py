@@ -127,13 +127,16 @@ class AdamW(torch.optim.AdamW):
         lr: learning rate.
         weight_decay: decoupled decay per update, times the learning rate.
         clip: largest norm of each parameter's gradient; 0 leaves the gradients alone.
+        warmup: updates over which the learning rate rises linearly from 0.
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float, clip: float = 0.0) -> None:
+    def __init__(
+        self, params: Iterable[Tensor], lr: float, weight_decay: float, clip: float = 0.0, warmup: int = 0
+    ) -> None:
         params = list(params)
         capturable = bool(params) and params[0].is_cuda  # that is, what a CUDA graph can record
         super().__init__(params, lr=lr, weight_decay=weight_decay, fused=True, capturable=capturable)
-        self.clip = clip
+        self.clip, self.warmup = clip, warmup
         self.grad_scale: Tensor | None = None
         self.found_inf: Tensor | None = None
 
@@ -149,7 +152,19 @@ class AdamW(torch.optim.AdamW):
             torch._foreach_mul_(grads, list((self.clip / norms.clamp(min=1e-20)).clamp(max=1.0).unbind()))
         # the fused step reads this attribute, by which torch's own gradient scaler tells it of an overflow
         self.found_inf = (~sound).float()
+        rates = [group["lr"] for group in self.param_groups]
+        for group, rate in zip(self.param_groups, rates, strict=True):
+            group["lr"] = rate * self._warm(group)
         self.step()
+        for group, rate in zip(self.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+    def _warm(self, group: dict[str, Any]) -> float | Tensor:
+        """Return the share of the learning rate that the next update has: a tensor, so that the host need not wait."""
+        if self.warmup <= 1:
+            return 1.0
+        counts = [self.state[p]["step"] for p in group["params"] if p.grad is not None and self.state[p]]
+        return ((counts[0] + 1) / self.warmup).clamp(max=1.0) if counts else 1 / self.warmup
 
 
 class OptimizerConfig(Protocol):
@@ -177,7 +192,7 @@ class OptimizerConfig(Protocol):
 
     @property
     def warmup(self) -> int:
-        """Updates of linear warm-up; for `laprop`."""
+        """Updates of linear warm-up."""
         ...
 
     @property
@@ -199,7 +214,7 @@ def make_optimizer(model: HasParameters, config: OptimizerConfig) -> LaProp | Ad
     params = [param for param in model.parameters() if param.requires_grad]
     if config.optimizer == "laprop":
         return LaProp(params, lr=config.lr, agc=config.agc, warmup=config.warmup, weight_decay=config.weight_decay)
-    return AdamW(params, lr=config.lr, weight_decay=config.weight_decay, clip=config.clip)
+    return AdamW(params, lr=config.lr, weight_decay=config.weight_decay, clip=config.clip, warmup=config.warmup)
 
 
 def set_rate(optimizer: Optimizer, lr: float | Tensor) -> None:
