@@ -18,6 +18,7 @@ import torch
 from foreworld.cli.main import main
 from foreworld.cli.train import show
 from foreworld.core.files import lock_folder
+from foreworld.train import load_run
 from foreworld.train.checkpoint import list_checkpoints
 from foreworld.train.log import Display, read_metrics
 from foreworld.train.videos import list_videos
@@ -235,3 +236,32 @@ def test_an_ensemble_takes_sizes_and_settings_of_its_members(
     other = ["--model.member", "linear", "--size", "12m", *data, "--out", str(tmp_path / "other")]
     assert "unknown size of ensemble '12m'" in complaint(capsys, "train", "--preset", "ensemble", *other)
     assert not (tmp_path / "other").exists()
+
+
+def test_an_ensemble_begins_with_the_encoder_of_one_run_and_plans_by_its_spread(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    data, single, run = (str(tmp_path / name) for name in ("data", "single", "run"))
+    maze = ["--env", "foreworld/PointMaze-v0", "--episodes", "6", "--max-steps", "12"]
+    assert main(["collect", *maze, "--out", data]) == 0
+    few = ["--data", data, "--steps", "3", "--fit.batch", "4", "--no-clips"]
+    assert main(["train", "--preset", "jepa", "--model.latent", "4", *few, "--out", single]) == 0
+    each = ["--preset", "ensemble", "--model.member", "jepa", "--model.members", "2", "--init", single, *few]
+    said = complaint(capsys, "train", *each, "--model.each.latent", "4", "--out", run)
+    assert "must begin apart" in said and "--model.each.encoder frozen" in said
+    each += ["--model.each.encoder", "frozen"]
+    assert "frozen and needs all of it" in complaint(capsys, "train", *each, "--model.each.latent", "5", "--out", run)
+    assert not (tmp_path / "run").exists()
+    assert main(["train", *each, "--model.each.latent", "4", "--out", run]) == 0
+    assert f"tensors are those of {single}" in capsys.readouterr().err
+    model, source = load_run(run).model, load_run(single).model
+    for member in model.models:
+        for name, value in source.encoder.state_dict().items():
+            assert torch.equal(value, member.encoder.state_dict()[name])
+    short = ["--episodes", "2", "--max-steps", "4", "--candidates", "8", "--iterations", "2", "--elites", "2"]
+    scores = []
+    for weight in ("0", "1"):
+        aim = ["--goal", "own", "--objective.spread", weight, "--horizon", "3", "--json"]
+        assert main(["plan", "--run", run, *short, *aim]) == 0
+        scores.append(json.loads(capsys.readouterr().out)["measure"])
+    assert scores == ["success", "success"]

@@ -67,3 +67,22 @@ def test_a_frozen_encoder_is_that_of_the_file_and_stays_so(
     assert main(train(rooms, tmp_path / "wrong", other, file)) == 2
     assert f"use vision.kind={kind}" in capsys.readouterr().err
     assert not (tmp_path / "wrong").exists()
+
+
+def test_the_members_of_an_ensemble_have_one_encoder_from_the_file(
+    rooms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, drawn = tmp_path / "vit.safetensors", weights("dino")
+    save_file(drawn, file)
+    alone = [text.replace("--model.", "--model.each.") for text in train(rooms, tmp_path / "run", "dino", file)]
+    together = ["--model.member", "jepa", "--model.members", "2"]
+    argv = [*("ensemble" if text == "jepa" else text for text in alone), *together]
+    assert main(argv) == 0
+    first, second = load_run(tmp_path / "run").model.members
+    assert first.encoder is second.encoder
+    found = first.encoder.state_dict()["pixels.blocks.0.hidden.2.weight"]
+    assert torch.equal(found, drawn["blocks.0.mlp.fc2.weight"])
+    learned = [text.replace("frozen", "learned") for text in argv]
+    capsys.readouterr()
+    assert main(learned) == 2
+    assert "or an ensemble of jepas whose encoder is frozen" in capsys.readouterr().err

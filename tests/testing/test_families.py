@@ -17,6 +17,7 @@ from foreworld.testing import Check, Factory, check_alignment, check_compile, pa
 SMALL: dict[str, Any] = {"deter": 32, "units": 16, "latents": 4, "classes": 4, "blocks": 2, "depth": 2, "layers": 1}
 COUNTS: dict[str, Any] = SMALL | {"deter": 64, "units": 32, "latents": 8}
 SMALL_JEPA: dict[str, Any] = {"latent": 16, "units": 32, "layers": 1, "vision": Vision(widths=(4, 8))}
+EACH_JEPA = SMALL_JEPA | {"vision": {"widths": [4, 8]}}
 ALL = specs()
 MIXED = {"mixed_discrete": ALL["mixed_discrete"]}
 VECTORS = {"vector_box": ALL["vector_box"]}
@@ -115,13 +116,30 @@ def test_jepa_barlow_twins(check: Check) -> None:
     check()
 
 
+@parametrize_conformance(jepa(encoder="frozen", target="ema"), MIXED | VECTORS, updates=0)
+def test_jepa_with_a_frozen_encoder(check: Check) -> None:
+    check()
+
+
 @parametrize_conformance(jepa(encoder="given", sigreg=0.0, window=2, reward=False), VECTORS, updates=0)
 def test_jepa_of_given_latents(check: Check) -> None:
     check()
 
 
-@parametrize_conformance(ensemble("jepa", SMALL_JEPA | {"vision": {"widths": [4, 8]}}), VECTORS | MIXED, updates=0)
+@parametrize_conformance(ensemble("jepa", EACH_JEPA), VECTORS | MIXED, updates=0)
 def test_ensemble_of_jepa(check: Check) -> None:
+    check()
+
+
+@parametrize_conformance(
+    ensemble("jepa", EACH_JEPA | {"encoder": "frozen", "window": 2, "target": "ema"}), VECTORS | MIXED, updates=0
+)
+def test_ensemble_of_jepa_with_one_frozen_encoder(check: Check) -> None:
+    check()
+
+
+@parametrize_conformance(ensemble("jepa", EACH_JEPA | {"encoder": "given", "reward": False}), VECTORS, updates=0)
+def test_ensemble_of_jepa_of_given_latents(check: Check) -> None:
     check()
 
 

@@ -12,6 +12,7 @@ import torch
 from foreworld_gru import GRU, GRUConfig
 from foreworld_gru.model import Memory
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from foreworld import testing
 from foreworld.core import Losses, Segment, Spec, Step, deterministic, is_deterministic, seeded, tree
@@ -165,6 +166,76 @@ class SpreadOverBatch(Disagreeing):
 class OtherGoalSpace(Embedding):
     def embed(self, obs: dict[str, Tensor]) -> Tensor:
         return obs["obs"]
+
+
+class Columns(nn.Module):
+    """Embed by a part of the observations, and a number that may be trained."""
+
+    def __init__(self, trained: bool = False) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(()), requires_grad=trained)
+
+    def forward(self, obs: dict[str, Tensor]) -> Tensor:
+        return self.gain * obs["obs"][..., :2]
+
+
+class FixedEmbedding(Embedding):
+    """Has a goal space that training does not change, and takes rows that are embedded already."""
+
+    trained = False
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.provides |= {"fixed_embed"}
+        self.encoder = Columns(self.trained)
+
+    def embed(self, obs: dict[str, Tensor]) -> Tensor:
+        return self.encoder(obs)
+
+    def observe(self, state: Any, segment: Segment, embedded: Tensor | None = None) -> Memory:
+        return super().observe(state, self._narrow(segment, embedded))
+
+    def score(self, state: Any, segment: Segment, embedded: Tensor | None = None) -> Tensor:
+        return self._narrow(segment, embedded).obs["obs"].mean(-1)
+
+    def losses(self, segment: Segment, state: Any = None, embedded: Tensor | None = None) -> Losses:
+        return super().losses(self._narrow(segment, embedded), state)
+
+    def _narrow(self, segment: Segment, embedded: Tensor | None) -> Segment:
+        """Let the embedding alone decide."""
+        seen = self.encoder(segment.obs) if embedded is None else embedded
+        width = self.spec.obs["obs"].shape[0]
+        return replace(segment, obs={"obs": F.pad(seen, (0, width - seen.shape[-1]))})
+
+
+class EncoderTrained(FixedEmbedding):
+    trained = True
+
+
+class EncoderMissing(Embedding):
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.provides |= {"fixed_embed"}
+
+
+class EmbedsTwice(FixedEmbedding):
+    def observe(self, state: Any, segment: Segment, embedded: Tensor | None = None) -> Memory:
+        return super().observe(state, segment)
+
+
+class ScoresWhatItSees(FixedEmbedding):
+    def score(self, state: Any, segment: Segment, embedded: Tensor | None = None) -> Tensor:
+        return super().score(state, segment)
+
+
+class LosesTheEmbedding(FixedEmbedding):
+    def losses(self, segment: Segment, state: Any = None, embedded: Tensor | None = None) -> Losses:
+        return super().losses(segment, state)
+
+
+class GoalsElsewhere(FixedEmbedding):
+    def embed(self, obs: dict[str, Tensor]) -> Tensor:
+        return 2 * super().embed(obs)
 
 
 class ScoreOfUnknownKind(Embedding):
@@ -492,6 +563,12 @@ BROKEN: list[tuple[str, type[Sound], str]] = [
     ("shapes", NotFinite, "not finite"),
     ("shapes", LostKey, "keys \\['observation'\\]"),
     ("shapes", OtherGoalSpace, "as in Step.embed"),
+    ("shapes", EncoderMissing, "`encoder` is missing"),
+    ("shapes", EncoderTrained, "training changes the encoder: gain"),
+    ("shapes", EmbedsTwice, "`observe` of rows that are embedded"),
+    ("shapes", ScoresWhatItSees, "`score` of rows that are embedded"),
+    ("shapes", LosesTheEmbedding, "`losses` of rows that are embedded"),
+    ("shapes", GoalsElsewhere, "`embed` differs from `encoder`"),
     ("shapes", SpreadByEntry, "spread: shape"),
     ("shapes", SpreadBelowZero, "spread: found values below 0"),
     ("shapes", ScoreOfUnknownKind, "score_kind"),
@@ -569,6 +646,7 @@ def test_a_fused_imagination_under_a_policy_passes_and_must_clip() -> None:
 
 def test_embedding_score_and_spread_pass_where_they_are_provided() -> None:
     testing.check_shapes(Embedding, SPEC)
+    testing.check_shapes(FixedEmbedding, SPEC)
     for check in (testing.check_shapes, testing.check_rows_independent, testing.check_imagine_equals_step):
         check(Disagreeing, SPEC)
 

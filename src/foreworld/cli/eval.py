@@ -41,8 +41,8 @@ class Eval:
     per_episode: int = 2
     """Stretches per episode."""
     key: str | None = None
-    """What to put first: an observation, `truth/<key>`, some numbers of it (`truth/state[0:2]`), `return` or `latent`;
-    by default the first image, else the first observation."""
+    """What to put first: an observation, `truth/<key>`, some numbers of it (`truth/state[0:2]`), `return`, `embedding`
+    or `latent`; by default the first image, else the first observation."""
     max_error: float = 0.2
     """Largest error that can be tolerated, in deviations: for the safe horizon."""
     confidence: float = 0.95

@@ -67,7 +67,8 @@ class Train:
     as_video: bool = False
     """Train a model of plain video: leave out the actions that the data has."""
     init: Path | None = None
-    """Begin with the weights of this run, as far as names and shapes fit: an encoder trained on plain video, say."""
+    """Begin with the weights of this run, as far as names and shapes fit: an encoder trained on plain video, say.
+    An ensemble whose encoder is frozen (--model.each.encoder frozen) takes it over from a run of a single model."""
     vision_weights: Path | None = None
     """Weights of DINOv2 or V-JEPA 2, a local safetensors file, for jepa with --model.vision.kind dino or vjepa."""
     vision_sha256: str | None = None
@@ -152,9 +153,12 @@ def _start(args: Any, family: Any) -> tuple[Path, FitResult]:
 
 
 def _read_vision(model: Any, args: Any) -> None:
-    encoder = model.encoder if isinstance(model, JEPA) else None
+    encoder = model.encoder if isinstance(model, JEPA) or "fixed_embed" in model.provides else None
     if not isinstance(encoder, LatentEncoder):
-        raise ConfigError("--vision-weights: only a jepa that encodes pictures can take them")
+        raise ConfigError(
+            "--vision-weights: only a jepa that encodes pictures can take them, or an ensemble of jepas whose encoder "
+            "is frozen"
+        )
     load_vit(encoder, args.vision_weights, args.vision_sha256)
     say(f"the vision transformer is that of {args.vision_weights}", args.json)
 

@@ -8,6 +8,7 @@ from foreworld.core.protocols import AfterUpdate as AfterUpdate
 from foreworld.core.protocols import Calibrates as Calibrates
 from foreworld.core.protocols import Decodes as Decodes
 from foreworld.core.protocols import Disagrees as Disagrees
+from foreworld.core.protocols import FixesEmbedding as FixesEmbedding
 from foreworld.core.protocols import Follows as Follows
 from foreworld.core.protocols import LearnsDreaming as LearnsDreaming
 from foreworld.core.protocols import Looks as Looks

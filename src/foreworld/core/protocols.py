@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
-from torch.nn import Parameter
+from torch.nn import Module, Parameter
 
 from foreworld.core.errors import MissingCapability
 from foreworld.core.spaces import Spec
@@ -116,6 +116,30 @@ class Disagrees(Protocol[S]):
         ...
 
 
+class FixesEmbedding(Protocol[S]):
+    """Capability `fixed_embed`: training does not change the embedding; models with one encoder can be compared in it.
+
+    Who has embedded the rows of a segment already gives the result along, so that several models share the work.
+
+    Attributes:
+        encoder: observations [.., *shape] by name to the embedding [.., E].
+    """
+
+    encoder: Module
+
+    def observe(self, state: S, segment: Segment, embedded: Tensor | None = None) -> S:
+        """Filter a segment whose rows are `embedded` [B, T, E] in the embedding."""
+        ...
+
+    def score(self, state: S, segment: Segment, embedded: Tensor | None = None) -> Tensor:
+        """Return the score [B, T] likewise; for models that provide `score`."""
+        ...
+
+    def losses(self, segment: Segment, state: S | None = None, embedded: Tensor | None = None) -> Losses[S]:
+        """Compute the losses likewise."""
+        ...
+
+
 class Calibrates(Protocol):
     """Capability `calibrate`: closed-form statistics of the training data, before the first update."""
 
@@ -178,7 +202,7 @@ REMEDIES = {
     "embed": "use a family with an embedding space (jepa), or plan with predicted reward",
     "score": "use a family with a likelihood or denoising score",
     "dream_losses": "train without fit.dream_share, or use a family with multi-step training (rssm)",
-    "spread": "wrap members in an ensemble",
+    "spread": "use an ensemble; members that neither decode nor predict reward need one frozen or given encoder",
 }
 
 

@@ -14,9 +14,11 @@ from foreworld.core import Segment
 from foreworld.data import Dataset
 from foreworld.eval.predictors import COPY_LAST, Forecast, Past, Predictor, Probes, open_loop, watched
 from foreworld.eval.quantities import (
+    EMBED,
     LATENT,
     RETURN,
     Quantity,
+    embedded,
     expected,
     named,
     real_rows,
@@ -141,7 +143,7 @@ def measure(
         found = {MODEL: ask(past), FROM_ONE: from_one(past)}
         found[TEACHER], found[FLOOR], latent = watched(model, segment, windows.context, probes)
         for name, predict in baselines.items():  # another model's latent is another thing
-            found[name] = {key: value for key, value in predict(past).items() if key != LATENT}
+            found[name] = {key: value for key, value in predict(past).items() if key not in (EMBED, LATENT)}
         if COPY_LAST in found:
             found[COPY_LAST][LATENT] = latent[:, None, None].expand(-1, 1, windows.horizon, -1)
         if past.actions is not None and len(at) > 1:
@@ -151,6 +153,12 @@ def measure(
         last = {name: value[:, windows.context - 1] for name, value in values.items()}
         future[RETURN] = true_return(segment, windows.context)
         future[LATENT] = found[FLOOR][LATENT][:, 0]
+        if "fixed_embed" in model.provides:
+            with torch.no_grad():
+                now = embedded(model, segment)
+            future[EMBED], last[EMBED] = now[:, windows.context :], now[:, windows.context - 1]
+            if COPY_LAST in found:
+                found[COPY_LAST][EMBED] = last[EMBED][:, None, None].expand(-1, 1, windows.horizon, -1)
         rows = real_rows(segment)[:, windows.context :]
         for quantity in quantities:
             if quantity.column in found[MODEL]:

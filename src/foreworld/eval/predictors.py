@@ -14,6 +14,7 @@ from foreworld.core.spaces import TRUTH
 from foreworld.data import Dataset
 from foreworld.eval.probe import Probe
 from foreworld.eval.quantities import (
+    EMBED,
     LATENT,
     RETURN,
     device_of,
@@ -78,7 +79,8 @@ def open_loop(
             dream = imagine(model, start, actions, past.horizon, keep=("states",))
         said = _said(dream.feat, dream.reward, dream.cont, probes)
         found = {name: value.unflatten(0, (-1, samples)) for name, value in said.items()}
-        return found | tree.to(_decoded(model, dream.states, samples), "cpu")
+        found |= tree.to(_decoded(model, dream.states, samples), "cpu")
+        return found | tree.to(_embedded(model, dream.states, samples), "cpu")
 
     return predict
 
@@ -214,11 +216,22 @@ def _decoded(model: Any, states: Any, samples: int) -> Forecast:
     return {name: value.unflatten(0, (-1, samples)).mean(1).movedim(2, 1) for name, value in members.items()}
 
 
+def _embedded(model: Any, states: Any, samples: int) -> Forecast:
+    """Say where states [B * S, H, ...] lie in an embedding that training does not change, likewise."""
+    if "fixed_embed" not in model.provides:
+        return {}
+    step = model.read(states)
+    if "spread" not in model.provides or step.members is None:
+        return {EMBED: step.embed.unflatten(0, (-1, samples))}
+    return {EMBED: step.members.embed.unflatten(0, (-1, samples)).mean(1).movedim(2, 1)}
+
+
 def _read(model: Any, states: Any, probes: Probes | None) -> Forecast:
     """Read every quantity off the states of a stretch, leaves [B, H, ...]."""
     step = model.read(states)
     said = _said(step.feat, step.reward, step.cont, probes)
     said |= tree.to(model.decode(states), "cpu") if "decode" in model.provides else {}
+    said |= {EMBED: step.embed.cpu()} if "fixed_embed" in model.provides else {}
     return {name: value.unsqueeze(1) for name, value in said.items()}
 
 

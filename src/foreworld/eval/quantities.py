@@ -22,6 +22,7 @@ from foreworld.ops.variance import Variance, error_unit
 
 RETURN = "return"
 LATENT = "latent"
+EMBED = "embedding"
 LATENT_ROWS = 4096
 """Rows that the deviation and the rank of a latent are taken from."""
 
@@ -37,7 +38,8 @@ class Quantity:
     """One thing that is predicted and then happens.
 
     Attributes:
-        name: an observation key, `truth/<key>`, some entries of these (`truth/state[0:2]`), `return` or `latent`.
+        name: an observation key, `truth/<key>`, some entries of these (`truth/state[0:2]`), `return`, `embedding` or
+            `latent`.
         kind: of an observation or a simulator state: that of its space.
         unit: variance that squared errors are divided by: one number; one per dimension for vectors; one per
             step, [H], for the return.
@@ -74,8 +76,8 @@ def find_quantities(model: Any, data: Dataset, windows: Windows, batch: int, key
         key: if it names some entries of a vector, these are a quantity too.
 
     Returns:
-        Observations first, then simulator state, return and latent. There is no return without actions, or where
-        all rows earn the same.
+        Observations first, then simulator state, return, the embedding of a model whose embedding is fixed, and
+        latent. There is no return without actions, or where all rows earn the same.
 
     Raises:
         SpecError: entries that are not there.
@@ -101,6 +103,8 @@ def find_quantities(model: Any, data: Dataset, windows: Windows, batch: int, key
             unit = torch.where(variance > SAME, variance, torch.nan)
             deviation = float(variance.mean().sqrt())
             found.append(Quantity(name=RETURN, kind="return", unit=unit.float(), deviation=deviation))
+    if "fixed_embed" in model.provides:
+        found.append(embed_quantity(model, data, windows, batch))
     return [*found, latent_quantity(model, data, windows, batch)]
 
 
@@ -130,6 +134,28 @@ def _check_entries(key: str, spaces: Mapping[str, Space], column: str, entries: 
         raise SpecError(f"{key}: only a vector has entries, and {column} is {space.kind} {list(space.shape)}")
     if max(entries) >= space.width:
         raise SpecError(f"{key}: {column} has the entries 0 to {space.width - 1}")
+
+
+@torch.no_grad()
+def embed_quantity(model: Any, data: Dataset, windows: Windows, batch: int) -> Quantity:
+    """Measure the deviation of an embedding that training does not change, on real rows."""
+    variance = Variance()
+    for _, segment, _ in windows.batches(data, batch):
+        variance.add(embedded(model, segment)[real_rows(segment)])
+    note = "errors in it are comparable between models with the same encoder, and with no others"
+    found = variance.value()
+    return Quantity(
+        name=EMBED,
+        kind="vector",
+        unit=error_unit(found, True).float(),
+        deviation=float(error_unit(found, False).sqrt()),
+        note=note,
+    )
+
+
+def embedded(model: Any, segment: Segment) -> Tensor:
+    """Return where every row lies in an embedding that training does not change, [B, T, E], on the CPU."""
+    return model.encoder(tree.to(segment.obs, device_of(model))).cpu()
 
 
 def latent_quantity(model: Any, data: Dataset, windows: Windows, batch: int) -> Quantity:

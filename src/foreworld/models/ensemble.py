@@ -19,7 +19,19 @@ MOST = 100
 """More members than this are a slip of the hand."""
 
 PASSED = frozenset(
-    {"reward", "cont", "decode", "embed", "score", "unroll", "calibrate", "dream_losses", "after_update", "carry"}
+    {
+        "reward",
+        "cont",
+        "decode",
+        "embed",
+        "fixed_embed",
+        "score",
+        "unroll",
+        "calibrate",
+        "dream_losses",
+        "after_update",
+        "carry",
+    }
 )
 """Capabilities that an ensemble has where its members have them."""
 
@@ -67,6 +79,10 @@ class Ensemble(nn.Module):
 
     The state is that of the family with one more axis, [B, M, ...] or [B, T, M, ...].
 
+    Members whose embedding training does not change (`fixed_embed`) have one encoder, and with it one embedding: rows
+    are embedded once for all, and predictions are compared there. Members that learn an encoder each have each an
+    embedding of their own, which cannot be compared.
+
     Args:
         spec: observations and actions.
         config: family, number and config of the members; fields can also be given by keyword.
@@ -101,14 +117,15 @@ class Ensemble(nn.Module):
         """Put models that were trained one by one side by side.
 
         Args:
-            models: at least one, all of one family, with the same spec and config; not copied.
+            models: at least one, all of one family, with the same spec and config; not copied. Where training does
+                not change their embedding, they have the same encoder, and only that of the first is kept.
             segments: training data, [B, T] rows each, from which the unit of `spread` is taken.
 
         Returns:
             The ensemble, on the models' device, in evaluation mode.
 
         Raises:
-            ConfigError: no models, or models that differ in family, spec or config.
+            ConfigError: no models, or models that differ in family, spec, config, or an encoder that none learned.
         """
         if not models:
             raise ConfigError("Ensemble.of needs at least one model, found none")
@@ -116,6 +133,11 @@ class Ensemble(nn.Module):
         for name in ("family", "spec", "config"):
             if any(getattr(model, name) != getattr(first, name) for model in models):
                 raise ConfigError(f"models of an ensemble must have the same {name}; train them alike but for the seed")
+        if "fixed_embed" in first.provides and any(not _alike(model.encoder, first.encoder) for model in models):
+            raise ConfigError(
+                "models whose encoder is frozen or given must have the same one, weights and scales, since an ensemble "
+                "compares their embeddings; train them together, by foreworld train --preset ensemble"
+            )
         made = cls.__new__(cls)
         nn.Module.__init__(made)
         made._hold(first.spec, EnsembleConfig(member=first.family, members=len(models), each=first.config), models)
@@ -127,24 +149,30 @@ class Ensemble(nn.Module):
         self.spec, self.config = spec, config
         self.members = nn.ModuleList(models)
         inner = models[0].provides
+        self.shared = {"embed", "fixed_embed"} <= inner
+        if self.shared:
+            for model in models[1:]:
+                model.encoder = models[0].encoder
         self.provides = frozenset(inner & PASSED)
-        if len(models) > 1 and inner & {"decode", "reward"}:
+        self._spaces = sorted(spec.obs.items()) if "decode" in inner else []
+        self._compared = self._entries_of(models[0])
+        if len(models) > 1 and self._compared:
             self.provides |= {"spread", "calibrate"}
         if "score" in inner:
             self.score_kind = models[0].score_kind
         # terms are means over the members; times M, every member gets the gradient that it would get alone
         self.loss_weights = {name: len(models) * weight for name, weight in models[0].loss_weights.items()}
         self._axes = tree.leaves(models[0].initial(1))[0].dim()
-        self._spaces = sorted(spec.obs.items()) if "decode" in inner else []
-        self.register_buffer("unit", torch.ones(sum(space.width for _, space in self._spaces) or 1))
+        self.register_buffer("unit", torch.ones(sum(width for width, _ in self._compared) or 1))
 
     def initial(self, batch: int) -> Any:
         """Return every member's own, leaves [batch, M, ...]."""
         return tree.stack([model.initial(batch) for model in self.models])
 
-    def observe(self, state: Any, segment: Segment) -> Any:
+    def observe(self, state: Any, segment: Segment, embedded: Tensor | None = None) -> Any:
         """Let every member filter a segment [B, T]; return the states after every row, leaves [B, T, M, ...]."""
-        return tree.stack([model.observe(own, segment) for model, own in self._pairs(state)], 2)
+        seen = self._seen(segment, embedded)
+        return tree.stack([model.observe(own, segment, **seen) for model, own in self._pairs(state)], 2)
 
     def step(self, state: Any, action: Tensor | None) -> Any:
         """Let every member predict one step under `action` [B, A] from its own state."""
@@ -155,13 +183,16 @@ class Ensemble(nn.Module):
         return tree.stack([model.unroll(own, actions, horizon) for model, own in self._pairs(state)], 2)
 
     def read(self, state: Any) -> Step:
-        """Return the members' features and embeddings side by side, the means of reward and cont, and `members`."""
+        """Return the members' features side by side, the means of reward and cont, and `members`.
+
+        Embeddings are side by side too; of members that have one encoder it is their mean.
+        """
         members = tree.stack([model.read(own) for model, own in self._pairs(state)], self._lead(state))
         return Step(
             feat=members.feat.flatten(-2),
             reward=None if members.reward is None else members.reward.mean(-1),
             cont=None if members.cont is None else members.cont.mean(-1),
-            embed=None if members.embed is None else members.embed.flatten(-2),
+            embed=None if members.embed is None else self._together(members.embed),
             members=members,
         )
 
@@ -182,14 +213,16 @@ class Ensemble(nn.Module):
         deviation in the training data: of each entry of a vector; of all pixels of an image and of all
         classes of an integer together. So it compares with an error that `evaluate` finds: of M + 1
         draws from the same distribution, one the truth, the squared error of the mean is (M + 1) / M
-        times the squared spread. A family that does not decode is judged by its rewards instead.
+        times the squared spread. A family that does not decode is judged by its embedding, each entry with its own
+        unit, where the members have one encoder; else by its rewards.
         """
         lead = self._lead(state)
         if "decode" in self.provides:
             shown = self.decode_members(state)
             parts = [shown[key] for key, _ in self._spaces]
         else:
-            parts = [torch.stack([model.read(own).reward for model, own in self._pairs(state)], lead)]
+            said = [model.read(own) for model, own in self._pairs(state)]
+            parts = [torch.stack([one.embed if self.shared else one.reward for one in said], lead)]
         variances = [part.var(lead).reshape(*part.shape[:lead], -1) for part in parts]
         units = self.unit.split([variance.shape[-1] for variance in variances])
         squares = [(variance / unit.square()).sum(-1) for variance, unit in zip(variances, units, strict=True)]
@@ -197,17 +230,21 @@ class Ensemble(nn.Module):
         return (torch.stack(squares).sum(0) / len(self.unit)).clamp(min=1e-24).sqrt()
 
     def embed(self, obs: dict[str, Tensor]) -> Tensor:
-        """Return the members' embeddings side by side, [B, M * E]."""
+        """Return the embedding [B, E] of members that have one encoder; else the members' side by side, [B, M * E]."""
+        if self.shared:
+            return self.models[0].embed(obs)
         return torch.cat([model.embed(obs) for model in self.models], -1)
 
-    def score(self, state: Any, segment: Segment) -> Tensor:
+    def score(self, state: Any, segment: Segment, embedded: Tensor | None = None) -> Tensor:
         """Return the members' mean score [B, T]."""
-        return torch.stack([model.score(own, segment) for model, own in self._pairs(state)]).mean(0)
+        seen = self._seen(segment, embedded)
+        return torch.stack([model.score(own, segment, **seen) for model, own in self._pairs(state)]).mean(0)
 
-    def losses(self, segment: Segment, state: Any = None) -> Losses[Any]:
+    def losses(self, segment: Segment, state: Any = None, embedded: Tensor | None = None) -> Losses[Any]:
         """Compute the members' mean losses on the same segment [B, T]; `loss_weights` make a sum of it."""
         owns = [None] * len(self.members) if state is None else [own for _, own in self._pairs(state)]
-        return self._mean([model.losses(segment, own) for model, own in zip(self.models, owns, strict=True)], segment)
+        seen, pairs = self._seen(segment, embedded), zip(self.models, owns, strict=True)
+        return self._mean([model.losses(segment, own, **seen) for model, own in pairs], segment)
 
     def dream_losses(self, segment: Segment, watch: int) -> Losses[Any]:
         """Compute the same where each member dreams all rows after the first `watch`."""
@@ -219,16 +256,20 @@ class Ensemble(nn.Module):
             model.after_update(step)
 
     def calibrate(self, segments: Callable[[], Iterator[Segment]]) -> None:
-        """Calibrate the members that ask for it, and find the unit of `spread`."""
+        """Calibrate the members that ask for it, and find the unit of `spread`.
+
+        Members that have one encoder are all calibrated on all rows: its scales belong to all of them.
+        """
+        draws = self.config.bootstrap and not self.shared
         for model in self.models:
             if "calibrate" in model.provides:
-                model.calibrate(_drawn(segments) if self.config.bootstrap else segments)
+                model.calibrate(_drawn(segments) if draws else segments)
         if "spread" in self.provides:
             self.fit_unit(segments())
 
     @torch.no_grad()
     def fit_unit(self, segments: Iterable[Segment]) -> None:
-        """Set the unit of `spread` to the deviation of observations, or of rewards, in training data.
+        """Set the unit of `spread` to the deviation of observations, embeddings or rewards in training data.
 
         Args:
             segments: [B, T] rows each; masked rows do not count.
@@ -242,15 +283,29 @@ class Ensemble(nn.Module):
             found.add(self._entries(segment)[rows].cpu())
         if not found.count.any():
             raise ConfigError("the unit of an ensemble's spread needs training data, found no rows")
-        parts = found.value().split([space.width for _, space in self._spaces] or [1])
-        kinds = [space.kind for _, space in self._spaces] or ["reward"]
-        units = [error_unit(part, kind == "vector").expand_as(part) for part, kind in zip(parts, kinds, strict=True)]
+        widths, vectors = zip(*self._compared, strict=True)
+        parts = found.value().split(widths)
+        units = [error_unit(part, vector).expand_as(part) for part, vector in zip(parts, vectors, strict=True)]
         self.unit.copy_(torch.cat(units).sqrt())
 
     @property
     def models(self) -> list[Any]:
         """The members, each a whole model of its family."""
         return list(self.members)
+
+    @property
+    def encoder(self) -> nn.Module:
+        """What all members embed with, where they provide `fixed_embed`."""
+        return self.models[0].encoder
+
+    @torch.no_grad()
+    def _entries_of(self, model: Any) -> list[tuple[int, bool]]:
+        """Return what `spread` compares: the width of each part, and whether its entries have units of their own."""
+        if self._spaces:
+            return [(space.width, space.kind == "vector") for _, space in self._spaces]
+        if self.shared:
+            return [(model.read(model.initial(1)).embed.shape[-1], True)]
+        return [(1, False)] if "reward" in model.provides else []
 
     def _lead(self, state: Any) -> int:
         """Return on which axis of a state the members are: 1, or 2 behind time."""
@@ -262,6 +317,16 @@ class Ensemble(nn.Module):
         for i, model in enumerate(self.models):
             # whole again, since a family may reshape its state as it likes
             yield model, tree.map(lambda leaf, i=i: leaf.select(lead, i).contiguous(), state)
+
+    def _seen(self, segment: Segment, embedded: Tensor | None) -> dict[str, Tensor]:
+        """Embed the rows of a segment for all members, where they have one encoder."""
+        if not self.shared:
+            return {}
+        return {"embedded": self.encoder(segment.obs) if embedded is None else embedded}
+
+    def _together(self, embeds: Tensor) -> Tensor:
+        """Make one embedding of the members', [.., M, E]."""
+        return embeds.mean(-2) if self.shared else embeds.flatten(-2)
 
     def _mean(self, found: list[Losses[Any]], segment: Segment) -> Losses[Any]:
         terms = [self._drawn_terms(losses.terms, segment) for losses in found]
@@ -280,9 +345,9 @@ class Ensemble(nn.Module):
         return {name: term * times if term.dim() else term for name, term in terms.items()}
 
     def _entries(self, segment: Segment) -> Tensor:
-        """Return what `decode` predicts, as numbers [B, T, entries]; the rewards where it does not decode."""
+        """Return what `spread` compares predictions of, as numbers [B, T, entries]."""
         if "decode" not in self.provides:
-            return segment.reward.unsqueeze(-1)
+            return self.encoder(segment.obs) if self.shared else segment.reward.unsqueeze(-1)
         found = []
         for key, space in self._spaces:
             value = segment.obs[key]
@@ -292,6 +357,12 @@ class Ensemble(nn.Module):
                 flat = value.reshape(*value.shape[:2], space.width).float()
                 found.append(flat / 255 if space.kind == "image" else flat)
         return torch.cat(found, -1)
+
+
+def _alike(one: nn.Module, other: nn.Module) -> bool:
+    """Tell whether two modules hold the same tensors."""
+    pairs = zip(one.state_dict().items(), other.state_dict().items(), strict=True)
+    return all(name == again and torch.equal(first.cpu(), second.cpu()) for (name, first), (again, second) in pairs)
 
 
 def _drawn(segments: Callable[[], Iterator[Segment]]) -> Callable[[], Iterator[Segment]]:

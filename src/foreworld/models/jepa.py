@@ -149,7 +149,9 @@ class JEPA(nn.Module):
         width = self.encoder.width if isinstance(self.encoder, GivenLatents) else config.latent
         self.latent, self.act = width, spec.action_width
         self.predictor = _predictor(width, self.act, config)
-        self.target = _frozen_copy(self.encoder) if config.target == "ema" else None
+        fixed = set() if config.encoder == "learned" else {"fixed_embed"}
+        # the average of weights that never change is these weights
+        self.target = _frozen_copy(self.encoder) if config.target == "ema" and not fixed else None
         self.inverse = _inverse(width, self.act, config.units) if "inverse" in config.weights and acts else None
         feat = config.window * (width + self.act)
         self.reward = TwoHotHead(feat, config.units, 1) if config.reward and acts else None
@@ -158,7 +160,7 @@ class JEPA(nn.Module):
         heads = {name for name, head in (("reward", self.reward), ("cont", self.cont)) if head is not None}
         averaged = {"after_update"} if self.target is not None else set()
         seen = {"look"} if self.decoder is not None else set()
-        self.provides = frozenset({"embed", "score", "unroll", "calibrate", *heads, *averaged, *seen})
+        self.provides = frozenset({"embed", "score", "unroll", "calibrate", *fixed, *heads, *averaged, *seen})
         self.loss_weights = {"predict": 1.0, **config.weights, **dict.fromkeys(sorted(heads | seen), 1.0)}
         if self.inverse is None:
             self.loss_weights.pop("inverse", None)
@@ -172,9 +174,9 @@ class JEPA(nn.Module):
             seen=torch.zeros(batch, dtype=torch.bool, device=ref.device),
         )
 
-    def observe(self, state: JEPAState, segment: Segment) -> JEPAState:
+    def observe(self, state: JEPAState, segment: Segment, embedded: Tensor | None = None) -> JEPAState:
         """Shift every row into the window; return the windows after every row, leaves [B, T, ...]."""
-        return self._observe(state, self.encoder(segment.obs), segment)
+        return self._observe(state, self._latents(segment, embedded), segment)
 
     def step(self, state: JEPAState, action: Tensor | None) -> JEPAState:
         """Predict one step under `action` [B, A]."""
@@ -216,19 +218,21 @@ class JEPA(nn.Module):
         assert self.decoder is not None
         return self.decoder(state.latents[..., -1, :])
 
-    def score(self, state: JEPAState, segment: Segment) -> Tensor:
+    def score(self, state: JEPAState, segment: Segment, embedded: Tensor | None = None) -> Tensor:
         """Return how wrong the prediction of each row was from the row before, [B, T]; 0 where there was none.
 
         The unit is a mean squared difference of latents.
         """
-        latents = self.encoder(segment.obs)
+        latents = self._latents(segment, embedded)
         after = self._observe(state, latents, segment)
         return self._prediction_errors(_starts(state, after), latents, segment, 1)[0]
 
-    def losses(self, segment: Segment, state: JEPAState | None = None) -> Losses[JEPAState]:
+    def losses(
+        self, segment: Segment, state: JEPAState | None = None, embedded: Tensor | None = None
+    ) -> Losses[JEPAState]:
         """Compute prediction errors [B, T], what prevents collapse, and the heads' losses [B, T]."""
         before = self.initial(segment.batch) if state is None else state
-        latents = self.encoder(segment.obs)
+        latents = self._latents(segment, embedded)
         states = self._observe(before, latents, segment)
         starts = _starts(before, states)
         target = self._targets(latents, segment)
@@ -259,6 +263,10 @@ class JEPA(nn.Module):
         share = (1 - self.config.momentum) * torch.as_tensor(sound, dtype=torch.float32)
         for old, new in zip(self.target.parameters(), self.encoder.parameters(), strict=True):
             old.lerp_(new, share.to(old))
+
+    def _latents(self, segment: Segment, embedded: Tensor | None) -> Tensor:
+        """Embed the rows of a segment, [B, T, E], unless that has been done."""
+        return self.encoder(segment.obs) if embedded is None else embedded
 
     def _observe(self, state: JEPAState, latents: Tensor, segment: Segment) -> JEPAState:
         first = segment.is_first

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from foreworld.agents import Dreamer
 from foreworld.core import Segment, seeded
-from foreworld.core.errors import ForeworldError
+from foreworld.core.errors import ForeworldError, MissingCapability
 from foreworld.data import Dataset
 from foreworld.envs import builder
 from foreworld.eval import Calibration, Counterfactual, Evaluation, Trust, calibrate, counterfactual, measure_trust
 from foreworld.eval.chosen import ChosenHorizon, Yardstick
+from foreworld.eval.prediction import Judgement
 from foreworld.eval.predictors import last_state
-from foreworld.eval.quantities import LATENT, truth_spaces
+from foreworld.eval.quantities import EMBED, LATENT, truth_spaces
 from foreworld.rollout import branch, imagine
 from foreworld.rollout.collect import RECORDED
 
@@ -61,6 +63,7 @@ class Answers:
         no_trust: why there is none.
         calibration: what the spread of samples or members knows.
         no_calibration: why there is none.
+        calibrated: the quantity that it is about.
         ensemble: whether the predictions are those of an ensemble's members, or samples of one model.
         counterfactual: how plans are ranked.
         no_counterfactual: why they are not.
@@ -73,6 +76,7 @@ class Answers:
     no_trust: str
     calibration: Calibration | None
     no_calibration: str
+    calibrated: str
     ensemble: bool
     counterfactual: Counterfactual | None
     no_counterfactual: str
@@ -94,7 +98,8 @@ class Answers:
             "trust": {"reason": self.no_trust} if self.trust is None else self.trust.to_json(steps),
             "calibration": {"reason": self.no_calibration}
             if self.calibration is None
-            else {"of": "members" if self.ensemble else "samples"} | self.calibration.to_json(steps),
+            else {"of": "members" if self.ensemble else "samples", "quantity": self.calibrated}
+            | self.calibration.to_json(steps),
             "counterfactual": {"reason": self.no_counterfactual}
             if self.counterfactual is None
             else self.counterfactual.to_json(),
@@ -105,7 +110,8 @@ class Answers:
         """Say it in a few sentences, one a line."""
         said = [f"No safe horizon: {self.no_trust}." if self.trust is None else self.trust.in_words()]
         if self.calibration is not None:
-            said.append(self.calibration.in_words())
+            where = "Measured in the embedding that the members share: " if self.calibrated == EMBED else ""
+            said.append(where + self.calibration.in_words())
         if not self.ensemble:
             said.append(ONE_MODEL)
         said.append(
@@ -141,6 +147,7 @@ def answer(
     """
     limits = limits or Limits()
     part, episode, dt = found.main, found.episode, found.seconds_per_step
+    compared = spread_key(model, found)
     rates = {"confidence": limits.confidence, "violation_rate": limits.violation_rate, "seed": seed}
     trust, no_trust = _or_reason(
         lambda: measure_trust(
@@ -154,7 +161,7 @@ def answer(
         )
     )
     calibration, no_calibration = _or_reason(
-        lambda: calibrate(part.spread, part.errors, episode, limits.max_error, **rates)
+        lambda: _calibrated(model, found.judgements[compared], episode, limits.max_error, rates)
     )
     ranked, no_ranked = _or_reason(lambda: rank_plans(model, data, found, limits, seed, agent))
     chosen, no_chosen = None, no_ranked
@@ -166,12 +173,34 @@ def answer(
         no_trust=no_trust,
         calibration=calibration,
         no_calibration=no_calibration,
+        calibrated=compared,
         ensemble="spread" in model.provides,
         counterfactual=ranked,
         no_counterfactual=no_ranked,
         chosen=chosen,
         no_chosen=no_chosen,
     )
+
+
+def spread_key(model: Any, found: Evaluation) -> str:
+    """Return in which quantity the predictions of a model are compared with one another.
+
+    It is that of the evaluation, but for an ensemble that does not decode: its members say each where they are in their
+    embedding, if they have one encoder, and nothing else.
+    """
+    apart = "spread" in model.provides and "decode" not in model.provides
+    return EMBED if apart and EMBED in found.judgements else found.key
+
+
+def _calibrated(
+    model: Any, part: Judgement, episode: np.ndarray, max_error: float, rates: Mapping[str, Any]
+) -> Calibration:
+    if "spread" in model.provides and "decode" not in model.provides and part.quantity.name != EMBED:
+        raise MissingCapability(
+            "the members of this ensemble have each an embedding of its own and are compared by their rewards alone; "
+            "give them one encoder (--model.each.encoder frozen, or given)"
+        )
+    return calibrate(part.spread, part.errors, episode, max_error, **rates)
 
 
 def rank_plans(

@@ -247,7 +247,9 @@ def _note(found: Evaluation, part: Judgement, step: int) -> str:
 
 
 def _named(part: Judgement) -> str:
-    return {"return": "the return", "latent": "the latent"}.get(part.quantity.name, part.quantity.name)
+    return {"return": "the return", "embedding": "the embedding", "latent": "the latent"}.get(
+        part.quantity.name, part.quantity.name
+    )
 
 
 def _line(steps: np.ndarray, values: Interval, label: str, style: str) -> Line:

@@ -35,7 +35,7 @@ def trust_sections(found: Evaluation, answers: Answers) -> list[Html]:
     spread = (
         [paragraph(f"Not measured: {answers.no_calibration}.")]
         if answers.calibration is None
-        else _spread(answers.calibration, found)
+        else _spread(answers.calibration, answers.calibrated, found)
     )
     ranked = (
         [paragraph(f"Not measured: {answers.no_counterfactual}.")]
@@ -108,7 +108,7 @@ def _growth(trust: Trust) -> list[Html]:
     ]
 
 
-def _spread(found: Calibration, evaluation: Evaluation) -> list[Html]:
+def _spread(found: Calibration, key: str, evaluation: Evaluation) -> list[Html]:
     steps = np.arange(1, len(found.correlation) + 1)
     one = Line(steps, np.ones(len(steps)), "calibrated", style="baseline")
     plots = [
@@ -141,7 +141,7 @@ def _spread(found: Calibration, evaluation: Evaluation) -> list[Html]:
         paragraph(found.in_words()),
         grid(
             plots,
-            f"{found.members} predictions per start of {evaluation.key}. Bands: {evaluation.confidence:.0%} intervals.",
+            f"{found.members} predictions per start of {key}. Bands: {evaluation.confidence:.0%} intervals.",
         ),
         table(heads, rows, "How often the truth lies inside the interval that the spread claims."),
     ]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from foreworld.core import Space, Spec, Step, from_json, showing, shows, to_json, tree
+from foreworld.core import Segment, Space, Spec, Step, deterministic, from_json, showing, shows, to_json, tree
 from foreworld.core.errors import ForeworldError
-from foreworld.testing.compare import Factory, NonConforming, build, expect, named_leaves, sample
+from foreworld.testing.compare import Factory, NonConforming, build, expect, expect_same, named_leaves, sample
 from foreworld.testing.samples import BATCH, LENGTH, random_actions
 
 READ = ("reward", "cont", "embed")
@@ -154,7 +154,30 @@ def _check_capabilities(model: Any, segment: Any, states: Any) -> None:
         goal = model.embed({name: value[:, -1] for name, value in segment.obs.items()})
         wanted = (segment.batch, model.read(states).embed.shape[-1])
         expect(goal.shape == wanted, f"embed: shape {tuple(goal.shape)}, expected {wanted} as in Step.embed")
+    if "fixed_embed" in model.provides:
+        _check_fixed_embed(model, segment)
     if "score" in model.provides:
         score, wanted = model.score(model.initial(segment.batch), segment), (segment.batch, segment.length)
         expect(score.shape == wanted, f"score: shape {tuple(score.shape)}, expected {wanted}")
         expect(isinstance(getattr(model, "score_kind", None), str), "score: `score_kind` does not name its unit")
+
+
+def _check_fixed_embed(model: Any, segment: Segment) -> None:
+    """Give rows that are embedded already, beside observations of other rows: nobody should look at these."""
+    encoder = getattr(model, "encoder", None)
+    expect(isinstance(encoder, nn.Module), "fixed_embed: `encoder` is missing, or not an nn.Module")
+    trained = sorted(name for name, weight in model.encoder.named_parameters() if weight.requires_grad)
+    expect(not trained, f"fixed_embed: training changes the encoder: {', '.join(trained)}")
+    other = replace(segment, obs=sample(model.spec, seed=3, batch=segment.batch).obs)
+    start = model.initial(segment.batch)
+    with deterministic():
+        embedded = model.encoder(segment.obs)
+        last = {name: value[:, -1] for name, value in segment.obs.items()}
+        expect_same(model.embed(last), embedded[:, -1], "fixed_embed: `embed` differs from `encoder`")
+        asked = {"observe": lambda rows, **given: model.observe(start, rows, **given)}
+        asked["losses"] = lambda rows, **given: model.losses(rows, **given).states
+        if "score" in model.provides:
+            asked["score"] = lambda rows, **given: model.score(start, rows, **given)
+        for name, ask in asked.items():
+            what = f"fixed_embed: `{name}` of rows that are embedded already differs from that of the rows"
+            expect_same(ask(other, embedded=embedded), ask(segment), what)
