@@ -83,7 +83,11 @@ def check_seeds(make: Factory, spec: Spec) -> None:
         modes = draw(3)
         expect_same(draw(4), modes, "under `deterministic()` a seed changes the result", 0.0)
     if not same(once, modes):
-        expect(not same(draw(4), once), "samples do not depend on the seed of torch's global generator")
+        others = (draw(seed) for seed in range(4, 12))  # a draw from few choices may come out the same once
+        expect(
+            not all(same(other, once) for other in others),
+            "samples do not depend on the seed of torch's global generator",
+        )
 
 
 def check_dreaming(make: Factory, spec: Spec) -> None:
