@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from campaigns import campaign
 
-FEW = {"training": 3, "writing": 6, "collecting": 6, "replaying": 6, "errors": 15, "hostile": 80, "damage": 100}
+FEW = {"training": 1, "writing": 3, "collecting": 3, "replaying": 3, "errors": 8, "hostile": 40, "damage": 50}
 KILLS = ("training", "writing", "collecting", "replaying")
 
 

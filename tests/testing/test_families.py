@@ -143,8 +143,18 @@ def test_ensemble_of_jepa_of_given_latents(check: Check) -> None:
     check()
 
 
-@parametrize_conformance(ensemble("rssm", SMALL | {"convolutions": "strided"}), updates=0)
+@parametrize_conformance(
+    ensemble("rssm", SMALL | {"convolutions": "strided"}),
+    MIXED | VECTORS | {"plain_video": ALL["plain_video"]},
+    updates=0,
+)
 def test_ensemble_of_rssm(check: Check) -> None:
+    check()
+
+
+@pytest.mark.slow
+@parametrize_conformance(ensemble("rssm", SMALL | {"convolutions": "strided"}), updates=0)
+def test_ensemble_of_rssm_on_every_spec(check: Check) -> None:
     check()
 
 
