@@ -66,6 +66,7 @@ TASKS = {
         env="foreworld/PointMaze-v0",
         options={"pictures": True, "goal_seen": False},
         collect="--policy oracle --noise 0.75 --repeat 5 --steps 100000 --max-steps 100 --num-envs 16",
+        train="--steps 2000",
         plan="--planner icem --horizon 60 --candidates 200 --iterations 4 --std 1.0 --execute 10 --max-steps 200",
     ),
     "pusht": Task(
