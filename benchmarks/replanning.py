@@ -15,12 +15,12 @@ import argparse
 import json
 import math
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jepa import foreworld
 
 import foreworld as fw
 from foreworld.core.files import write_json
@@ -41,15 +41,6 @@ KEPT = (
     "planning_seconds",
     "protocol",
 )
-
-
-def foreworld(*arguments: str) -> dict[str, Any]:
-    """Run `foreworld ... --json`; return what it printed."""
-    command = [sys.executable, "-m", "foreworld.cli", *arguments, "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        sys.exit(f"foreworld {' '.join(arguments)}: exit code {done.returncode}")
-    return json.loads(done.stdout)
 
 
 def planned(args: argparse.Namespace, every: int, seed: int, *more: str) -> dict[str, Any]:

@@ -212,7 +212,7 @@ def claim_output(path: Path, overwrite: bool = False) -> Path:
     refuse_existing(path, overwrite)
     if path.is_dir():
         if not holds_nothing(path) and not any((path / name).exists() for name in OURS):
-            raise OutputExists(f"{path} is not a folder that foreworld wrote, so it stays; choose another --out")
+            raise OutputExists(f"{path} is not a folder that foreworld wrote, so it stays; choose another folder")
         with lock_folder(path):
             remove_folder(path)
     elif path.exists():
@@ -229,7 +229,7 @@ def refuse_existing(path: Path, overwrite: bool = False) -> None:
         OutputExists: it is there and `overwrite` is false.
     """
     if path.exists() and not overwrite and not holds_nothing(path):
-        raise OutputExists(f"{path} already exists; choose another --out or add --overwrite")
+        raise OutputExists(f"{path} already exists; choose another folder or add --overwrite")
 
 
 def holds_nothing(path: Path) -> bool:

@@ -52,7 +52,8 @@ class JEPAConfig:
         barlow: weight of Barlow Twins between prediction and target.
         reward: whether there is a reward head, on latents that it cannot change.
         cont: whether there is a continue head, likewise.
-        decoder: whether there is a decoder to look through, likewise; the last row of every fourth window teaches it.
+        decoder: whether there is a decoder to look through, likewise; a quarter of the windows, drawn by lot, teach it
+            their last row.
     """
 
     latent: int = 128
@@ -346,7 +347,10 @@ class JEPA(nn.Module):
         return terms
 
     def _looking_error(self, decoder: LookingDecoder, latents: Tensor, segment: Segment) -> Tensor:
-        """Return how wrong the last row of every fourth window is shown, [B, T]; 0 elsewhere."""
+        """Return how wrong the last rows of some windows are shown, [B, T]; 0 elsewhere.
+
+        A quarter of them is drawn by lot; under `deterministic` it is all.
+        """
         device, count = latents.device, -(-segment.batch // LOOKED_AT)
         some = torch.arange(segment.batch) if is_deterministic() else torch.randperm(segment.batch)[:count]
         some = some.to(device)
