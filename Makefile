@@ -41,7 +41,8 @@ lint: $(STAMP) ## Check style, format, types and layers
 docs: $(STAMP) ## Build the site into docs/_build/html, and run every code block and docstring example
 	@$(BIN)/python -m sphinx -q -W --keep-going -n -b html -d docs/_build/doctrees docs docs/_build/html
 	@echo "The site is in docs/_build/html/index.html"
-	@$(BIN)/python -m pytest tests/test_docs.py tests/test_reference.py src/foreworld $(PARALLEL) $(ARGS)
+	@$(BIN)/python -m pytest tests/test_docs.py tests/test_reference.py src/foreworld $(PARALLEL) \
+		-m "not slow and not gpu and not net and not train" $(ARGS)
 
 bench: $(STAMP) ## Run the benchmarks that lie in benchmarks/; results go to benchmarks/results/
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done

@@ -93,12 +93,14 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bash"
 
 
+@pytest.mark.docs
 @pytest.mark.usefixtures("gru_installed")
 @pytest.mark.parametrize("page", [page for page in PAGES if page != START])
 def test_code_of_page_runs(page: str, first: Path, tmp_path: Path) -> None:
     run_page(ROOT / page, tmp_path, first)
 
 
+@pytest.mark.docs
 def test_the_first_page_runs(first: Path) -> None:
     assert all((first / name).is_dir() for name in MADE)
     assert (first / "runs" / "first" / "report.html").is_file()

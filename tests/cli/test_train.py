@@ -57,7 +57,9 @@ def complaint(capsys: pytest.CaptureFixture[str], *args: str) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_training_with_a_checkpoint_and_says_how_to_go_on(
     world: Path, tmp_path: Path, number: int, code: int
 ) -> None:

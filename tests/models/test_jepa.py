@@ -211,6 +211,7 @@ def test_a_decoder_shows_latents_and_changes_nothing(name: str) -> None:
         plain.look(plain.initial(1))
 
 
+@pytest.mark.slow
 def test_a_decoder_learns_what_a_latent_shows() -> None:
     """Pictures of odd sides with one bright pixel; the latent is its place, given to the decoder alone."""
     torch.manual_seed(0)

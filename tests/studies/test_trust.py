@@ -81,6 +81,7 @@ def test_targets_name_the_worst() -> None:
     assert lost.missed == ("lost",) and lost.at == "lost"
 
 
+@pytest.mark.slow
 def test_intervals_of_growth_are_counted() -> None:
     power, rate = growth_coverage(20, episodes=40)
     assert (power.studies, rate.studies, power.units) == (20, 80, 40)

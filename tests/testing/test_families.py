@@ -173,8 +173,14 @@ def test_ensemble_of_one(check: Check) -> None:
     check()
 
 
-@parametrize_conformance(ensemble("linear", {"components": 8, "window": 1}, bootstrap=True))
+@parametrize_conformance(ensemble("linear", {"components": 8, "window": 1}, bootstrap=True), MIXED | VECTORS)
 def test_ensemble_of_linear(check: Check) -> None:
+    check()
+
+
+@pytest.mark.slow
+@parametrize_conformance(ensemble("linear", {"components": 8, "window": 1}, bootstrap=True))
+def test_ensemble_of_linear_on_every_spec(check: Check) -> None:
     check()
 
 

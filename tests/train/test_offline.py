@@ -163,6 +163,7 @@ def test_schedules_follow_updates_or_time_whichever_is_further() -> None:
     assert not dreams(FitConfig(), 1.0)
 
 
+@pytest.mark.slow
 def test_training_on_dreams_lowers_their_error(data: Dataset) -> None:
     segment = data.sample(16, 12, seed=9, step=0)
 

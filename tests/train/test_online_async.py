@@ -71,7 +71,7 @@ def at_step(number: int, act: Callable[[], object]) -> Callable[[int, int, dict[
     return lambda steps, total, line: act() if steps == number else None
 
 
-@pytest.mark.parametrize(("num_envs", "train_ratio"), [(1, 1), (2, 4), (1, 8)])
+@pytest.mark.parametrize(("num_envs", "train_ratio"), [(1, 1), (2, 4), pytest.param(1, 8, marks=pytest.mark.slow)])
 def test_neither_side_runs_ahead(num_envs: int, train_ratio: float, monkeypatch: pytest.MonkeyPatch) -> None:
     config = OnlineConfig(**SHORT | {"num_envs": num_envs, "train_ratio": train_ratio})
     acted, counted, leads, step = 0, 0, [], Vector.step
@@ -117,7 +117,7 @@ def test_nothing_is_spliced_also_across_resumes(tmp_path: Path, monkeypatch: pyt
     assert watch.windows > 100 and stored
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_ends_it_with_a_checkpoint_and_no_update_is_lost_by_going_on(
     number: signal.Signals, tmp_path: Path
 ) -> None:

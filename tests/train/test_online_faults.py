@@ -159,6 +159,7 @@ def test_a_checkpoint_that_the_disk_refuses_is_tried_again_at_the_next_one_and_n
     assert len({(path / "model.safetensors").read_bytes() for path in newest}) == 1
 
 
+@pytest.mark.slow
 def test_checkpoints_that_failed_do_not_let_go_of_what_the_last_good_one_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

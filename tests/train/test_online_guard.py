@@ -109,6 +109,7 @@ def test_what_would_never_train_is_refused(
         train_agent("CartPole-v1", model, agent, **(SETTINGS | fields))
 
 
+@pytest.mark.slow
 def test_a_full_replay_goes_on_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole episodes are forgotten, so that it holds fewer rows than the first update waited for."""
     model, agent = agent_and_model(lambda call: False, monkeypatch)

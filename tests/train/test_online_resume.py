@@ -123,6 +123,7 @@ def test_settings_that_do_not_fit_are_refused_and_not_remembered(tmp_path: Path)
     assert read_config(tmp_path / "run")["history"][0]["fit"].keys() == {"steps", "lr"}
 
 
+@pytest.mark.slow
 def test_without_its_newest_checkpoint_it_goes_on_from_the_one_before(tmp_path: Path) -> None:
     """Though the replay has sealed and evicted episodes since."""
     full = Trainee(env="CartPole-v1", settings=SHORT | {"steps": 200, "train_ratio": 2, "capacity": 70})
@@ -210,7 +211,7 @@ class Moody(TroubledEnv):
         return super().reset(seed=int(np.random.default_rng().integers(2**31)), options=options)
 
 
-@pytest.mark.parametrize("env_count", [1, 3])
+@pytest.mark.parametrize("env_count", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_an_environment_that_is_not_deterministic_begins_anew_and_says_so(
     env_count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
