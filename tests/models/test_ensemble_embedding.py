@@ -58,6 +58,19 @@ class Drift(nn.Module):
 # --- one encoder
 
 
+@pytest.mark.parametrize("kind", ["learned", "frozen"])
+def test_what_members_show_is_averaged(kind: str) -> None:
+    model, segment = built(encoder=kind, decoder=True), random_segment(BOX)
+    with deterministic(), torch.no_grad():
+        states = model.observe(model.initial(segment.batch), segment)
+        shown = model.look(states)
+        alone = [one.look(one.observe(one.initial(segment.batch), segment)) for one in model.models]
+    assert shown.keys() == BOX.obs.keys()
+    for key, value in shown.items():
+        assert torch.allclose(value, torch.stack([one[key] for one in alone]).mean(0), atol=1e-6)
+        assert not torch.allclose(value, alone[0][key], atol=1e-3)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_members_are_what_they_are_alone(kind: str) -> None:
     model, segment, actions = built(encoder=kind), random_segment(BOX), random_actions(BOX, 3, 5)

@@ -126,7 +126,7 @@ def test_jepa_of_given_latents(check: Check) -> None:
     check()
 
 
-@parametrize_conformance(ensemble("jepa", EACH_JEPA), VECTORS | MIXED, updates=0)
+@parametrize_conformance(ensemble("jepa", EACH_JEPA | {"decoder": True}), VECTORS | MIXED, updates=0)
 def test_ensemble_of_jepa(check: Check) -> None:
     check()
 

@@ -71,6 +71,19 @@ def test_an_encoder_that_would_stay_random_is_refused(data: Dataset, tmp_path: P
         adopt(fw.Ensemble(data.spec, member="linear", members=2), tmp_path / "run")
 
 
+def test_several_encoders_do_not_become_one(data: Dataset, tmp_path: Path) -> None:
+    each = {"latent": 8, "units": 16, "layers": 1}
+    learned, frozen = (
+        fw.Ensemble(data.spec, member="jepa", members=2, each=each | {"encoder": encoder})
+        for encoder in ("learned", "frozen")
+    )
+    for name, model in (("learned", learned), ("frozen", frozen)):
+        fw.fit(model, data, steps=1, batch=2, length=8, out=tmp_path / name)
+    with pytest.raises(ConfigError, match=r"learned an encoder each.*begin with a run of one model"):
+        adopt(frozen, tmp_path / "learned")
+    assert not adopt(frozen, tmp_path / "frozen")[1]
+
+
 def test_weights_that_mean_nothing_are_refused(data: Dataset, tmp_path: Path) -> None:
     fw.fit(fw.JEPA(data.spec, latent=8, units=16), data, steps=1, batch=2, length=8, out=tmp_path / "run")
     with pytest.raises(ConfigError, match="is a run of jepa, not of linear"):

@@ -56,7 +56,7 @@ class Embedding:
             return (
                 f"the embedding has collapsed to {self.rank:.1f} of its {self.width} directions: predictions are good "
                 "because there is nothing to predict. Raise --model.sigreg (or --model.variance and "
-                "--model.covariance), or lower --fit.lr; where the encoder is frozen, take another"
+                "--model.covariance), or lower --fit.lr; where the encoder is frozen or given, take another"
             )
         if self.dead > MOST_DEAD:
             return (
@@ -67,7 +67,8 @@ class Embedding:
             return (
                 "rows that are neighbours in the embedding are hardly more alike than random rows "
                 f"({self.alike:.2f}, where 1 is the same): it varies with something else than the world's state. "
-                "Train longer, or add --model.inverse 1 so that it shows what the actions decide"
+                "Train longer, or add --model.inverse 1 so that it shows what the actions decide; where the "
+                "encoder is frozen or given, take another"
             )
         return ""
 

@@ -23,6 +23,7 @@ PASSED = frozenset(
         "reward",
         "cont",
         "decode",
+        "look",
         "embed",
         "fixed_embed",
         "score",
@@ -204,6 +205,12 @@ class Ensemble(nn.Module):
     def decode_members(self, state: Any) -> dict[str, Tensor]:
         """Return what each member decodes, [B, M, ...] or [B, T, M, ...]."""
         return tree.stack([model.decode(own) for model, own in self._pairs(state)], self._lead(state))
+
+    def look(self, state: Any) -> dict[str, Tensor]:
+        """Return the mean of what the members' decoders show, as `decode` does."""
+        lead = self._lead(state)
+        shown = tree.stack([model.look(own) for model, own in self._pairs(state)], lead)
+        return {key: value.mean(lead) for key, value in shown.items()}
 
     def spread(self, state: Any) -> Tensor:
         """Return how far the members are apart, [B] or [B, T], in the unit in which errors are measured.

@@ -28,7 +28,8 @@ def adopt(model: Any, run: str | Path) -> tuple[list[str], list[str]]:
 
     Raises:
         CheckpointError: no such run, or a damaged one.
-        ConfigError: a run of another family; nothing fits; or a frozen encoder that does not fit as a whole.
+        ConfigError: a run of another family; nothing fits; a frozen encoder that does not fit as a whole; or several
+            encoders where the members share one.
 
     Example:
         >>> import tempfile, foreworld as fw
@@ -60,9 +61,14 @@ def adopt(model: Any, run: str | Path) -> tuple[list[str], list[str]]:
 
 def _counterparts(model: Any, source: Run) -> dict[str, str]:
     """Return which tensor of a run stands for which of a model's: all by the same names, or an encoder's alone."""
-    if source.family == model.family:
-        return {name: name for name in tensors(model)}
     member = model.config.member if find("models", model.family).of is not None else None
+    if source.family == model.family:
+        if member is not None and "fixed_embed" in model.provides and "fixed_embed" not in source.model.provides:
+            raise ConfigError(
+                f"{source.path}: its members learned an encoder each, and those of this ensemble share one that is "
+                "frozen; begin with a run of one model, or of an ensemble whose encoder is frozen too"
+            )
+        return {name: name for name in tensors(model)}
     if source.family != member:
         raise ConfigError(
             f"{source.path} is a run of {source.family}, not of {model.family}: its weights mean nothing here"
