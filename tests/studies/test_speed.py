@@ -48,6 +48,7 @@ def test_bench_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.slow
 def test_a_sweep_says_of_every_cell_what_was_done_in_it(capsys: pytest.CaptureFixture[str]) -> None:
     args = ["bench", "sweep", "--sizes", "1m", "--parallel", "1500", "1024", "--precision", "bfloat16", "--json"]
     assert main(args) == 0

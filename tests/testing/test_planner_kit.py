@@ -47,7 +47,9 @@ OURS: dict[str, PlannerFactory] = {
 }
 
 
-@pytest.mark.parametrize("name", names("planners"))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "tree_search")) for name in names("planners")]
+)
 def test_every_planner_of_the_library_keeps_the_protocol(name: str) -> None:
     outcomes = {one.outcome for one in check_planner(OURS[name])}
     assert "passed" in outcomes and "failed" not in outcomes

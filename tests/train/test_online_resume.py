@@ -138,6 +138,7 @@ def test_without_its_newest_checkpoint_it_goes_on_from_the_one_before(tmp_path: 
     assert state_of(tmp_path / "run") == state_of(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_states_that_were_too_many_to_be_saved_are_missed_aloud(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
