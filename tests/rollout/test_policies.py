@@ -126,8 +126,8 @@ def test_who_cannot_act_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
         fw.collect("CartPole-v1", "walk", episodes=1, out=tmp_path / "a")
     with pytest.raises(EnvironmentFault, match=r"CartPole-v1: nobody knows.*foreworld/Catch-v0"):
         fw.collect("CartPole-v1", "oracle", episodes=1, out=tmp_path / "b")
-    with pytest.raises(EnvironmentFault, match="PushT-v0: nobody knows"):
-        fw.collect("foreworld/PushT-v0", "oracle", episodes=1, out=tmp_path / "c")
+    with pytest.raises(EnvironmentFault, match="Pendulum-v0: nobody knows"):
+        fw.collect("foreworld/Pendulum-v0", "oracle", episodes=1, out=tmp_path / "c")
     with pytest.raises(UnknownName, match="did you mean 'oracle'"):
         fw.collect("CartPole-v1", "oracel", episodes=1, out=tmp_path / "d")
     assert not list(tmp_path.iterdir())

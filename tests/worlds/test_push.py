@@ -220,6 +220,37 @@ def test_goals_that_random_pushes_lead_to_can_be_reached_in_as_many_steps() -> N
             PushT(**wrong)
 
 
+def test_goals_may_be_those_that_need_a_push() -> None:
+    world = PushT(goal_after=25, criterion="pose", goal_pushed=True)
+    state = world.start(np.random.default_rng(0), 100)
+    turn = angle_between(state[:, 4], state[:, 9])
+    assert ((np.linalg.norm(state[:, 2:4] - state[:, 7:9], axis=1) > world.tolerance) | (turn > world.turn)).all()
+    reached = np.zeros(100, bool)
+    for _ in range(50):
+        state = world.step(state, state[:, 5:7])
+        reached |= world.success(state)
+    assert reached.mean() < 0.15, "who goes straight to the pusher's place"
+    with pytest.raises(ConfigError, match="set goal_after too"):
+        PushT(goal_pushed=True)
+
+
+@pytest.mark.parametrize(
+    ("world", "steps", "least"),
+    [
+        (PushT(goal_after=25, criterion="pose", goal_pushed=True), 50, 0.9),
+        pytest.param(PushT(goal_drawn=True, criterion="pose"), 100, 0.9, marks=pytest.mark.slow),
+        pytest.param(PushT(goal_drawn=True), 100, 0.85, marks=pytest.mark.slow),
+    ],
+)
+def test_the_oracle_pushes_the_block_to_its_goal(world: PushT, steps: int, least: float) -> None:
+    state = world.start(np.random.default_rng(1), 20)
+    reached = world.success(state)
+    for _ in range(steps):
+        state = np.where(reached[:, None], state, world.step(state, world.oracle(state)))
+        reached = world.success(state)
+    assert reached.mean() >= least
+
+
 @pytest.mark.parametrize("size", [32, 64])
 def test_block_and_pusher_are_drawn_where_they_are(size: int) -> None:
     world = PushT(goal_seen=False, goal_drawn=True, size=size)

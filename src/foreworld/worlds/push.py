@@ -13,6 +13,7 @@ import numpy as np
 from foreworld.core.errors import ConfigError
 from foreworld.core.spaces import Space
 from foreworld.worlds.discs import Colour, disc_cover, paint
+from foreworld.worlds.pushing import push_towards
 from foreworld.worlds.tee import Tee, angle_between, to_world, turned
 from foreworld.worlds.world import numbers, picture, placed_at, positive, taken
 
@@ -55,6 +56,8 @@ class PushT:
         goal_drawn: draw a goal for every episode, instead of the middle of the arena and 45 degrees.
         goal_after: the goal is where so many steps of random pushes lead from the start, so that it can be reached in
             as many; 0 for a goal that is fixed or drawn.
+        goal_pushed: draw until the block is not where it should be already, by `tolerance` or `turn`: of the goals that
+            random pushes lead to, going straight to the pusher's place reaches half.
         goal_seen: draw the goal of the block.
         dense: reward coverage, 1 when `covered`, instead of 1 for success and 0 elsewhere.
         stop: end the episode at success.
@@ -75,6 +78,7 @@ class PushT:
     turn: float = math.pi / 9
     goal_drawn: bool = False
     goal_after: int = 0
+    goal_pushed: bool = False
     goal_seen: bool = True
     dense: bool = True
     stop: bool = False
@@ -92,6 +96,10 @@ class PushT:
             raise ConfigError(
                 f"PushT.goal_after is a number of steps, without goal_drawn, found {self.goal_after} "
                 f"and {self.goal_drawn}"
+            )
+        if self.goal_pushed and not self.goal_after:
+            raise ConfigError(
+                "PushT.goal_pushed asks how random pushes moved the block: set goal_after too, such as 25"
             )
         if self.criterion not in ("coverage", "pose"):
             raise ConfigError(f"PushT.criterion is coverage or pose, found {self.criterion!r}")
@@ -130,7 +138,11 @@ class PushT:
         """Draw n start states [n, 10]: the block anywhere with room around it, the pusher beside it."""
         now, goal = self._drawn(rng, n), self._drawn(rng, n)
         if self.goal_after:
-            return np.concatenate([now, self._pushed_about(rng, now)], 1)
+            state = np.concatenate([now, self._pushed_about(rng, now)], 1)
+            missing = np.flatnonzero(~self._pushed(state)) if self.goal_pushed else ()
+            if len(missing):
+                state[missing] = self.start(rng, len(missing))
+            return state
         if not self.goal_drawn:
             goal[:, 2:] = HOME
             goal[:, :2] = self._beside(rng, goal[:, 2:])
@@ -149,7 +161,7 @@ class PushT:
             place += way
         else:
             for _ in range(self.substeps):
-                place, pose = self._slide(place + way / self.substeps, pose)
+                place, pose = self.slide(place + way / self.substeps, pose)
         return np.concatenate([place, pose, state[:, 5:]], 1)
 
     def observe(self, state: np.ndarray) -> dict[str, np.ndarray]:
@@ -216,6 +228,10 @@ class PushT:
             return self.success(reached).astype(float)
         return np.minimum(1, self.coverage(reached) / self.covered)
 
+    def oracle(self, state: np.ndarray) -> np.ndarray:
+        """Return where to go [N, 2] so that the block, and then the pusher, comes to its goal."""
+        return push_towards(self, state)
+
     def render(self, state: np.ndarray, size: int | None = None) -> np.ndarray:
         """Draw goal (if it is seen), block and pusher, uint8 [N, 3, H, W], at the world's size or another."""
         side = size or self.size
@@ -227,8 +243,16 @@ class PushT:
         ground = np.broadcast_to(np.array(GROUND, float)[:, None, None], (3, side, side))
         return paint(ground, covers, colours)
 
-    def _slide(self, place: np.ndarray, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Push blocks out of pushers and into the arena; a pusher gives way to a block that cannot."""
+    def slide(self, place: np.ndarray, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Push blocks out of pushers and into the arena; a pusher gives way to a block that cannot.
+
+        Args:
+            place: of pushers, [N, 2].
+            pose: of blocks, [N, 3].
+
+        Returns:
+            Both, as they end.
+        """
         depth, point, out = self._touching(place, pose)
         if not depth.any():
             return place, pose
@@ -256,6 +280,11 @@ class PushT:
         room = 1 - 3 * self.unit  # the furthest corner is less than 2.7 units from the centre of mass
         block = np.concatenate([rng.uniform(-room, room, (n, 2)), rng.uniform(-math.pi, math.pi, (n, 1))], 1)
         return np.concatenate([self._beside(rng, block), block], 1)
+
+    def _pushed(self, state: np.ndarray) -> np.ndarray:
+        """Say where the block has to be moved, [N] bool."""
+        far = np.linalg.norm(state[:, 2:4] - state[:, 7:9], axis=1) >= self.tolerance
+        return far | (angle_between(state[:, 4], state[:, 9]) >= self.turn)
 
     def _pushed_about(self, rng: np.random.Generator, now: np.ndarray) -> np.ndarray:
         """Let pushers go to places drawn at random, and return where they and the blocks end, [n, 5]."""
