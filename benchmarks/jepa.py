@@ -5,10 +5,10 @@ jepa`, and `foreworld plan` reaches for goals of new episodes, given as pictures
 actions, the oracle, who knows the way, and in fewer episodes random shooting with as many rollouts.
 
 Variants leave one thing out, or prevent collapse in another way: the table of them says what each is needed for. They
-are compared after fewer updates: `--variants all --steps 1500 --seeds 0`.
+are compared after fewer updates: `--variants all --steps 1000 --seeds 0 --episodes 50`.
 
 For pushing a T the rival is cloned behaviour, `python benchmarks/peers/goal_cloning.py`, on the same data in
-as many CPU minutes.
+as many CPU minutes: `--task pusht --seeds 0`, and for the learning curve again with other `--steps`.
 
 Every cell lies in benchmarks/results/jepa-<task>.json with all its episodes. What is done is kept in --work: after an
 interruption the same command goes on from the last checkpoint.
@@ -73,8 +73,9 @@ TASKS = {
     ),
     "pusht": Task(
         env="foreworld/PushT-v0",
-        options={"criterion": "pose", "goal_after": 25, "goal_seen": False},
-        collect="--keys image --repeat 5 --steps 100000 --max-steps 50 --num-envs 10",
+        options={"criterion": "pose", "goal_after": 25, "goal_pushed": True, "goal_seen": False},
+        collect="--policy oracle --noise 0.5 --keys image --repeat 5 --steps 80000 --max-steps 40 --num-envs 20",
+        train="--steps 1500",
         plan="--planner icem --horizon 25 --candidates 300 --iterations 6 --std 1.0 --execute 5 --max-steps 50",
     ),
 }

@@ -2,7 +2,7 @@
 
 Six tasks: five bundled worlds and one unstable linear-quadratic system. The planner looks into the world itself (its
 true state, its true steps), plans 20 steps ahead, carries out the first action, and begins the next search from the
-rest of its plan; so it goes on for 50 steps from 10 starts. All planners start from the same states, and each step
+rest of its plan; so it goes on for 50 steps from 40 starts. All planners start from the same states, and each step
 they have up to as many rollouts as their name says. What counts is the return of the 50 steps. The
 difference to CEM with 1,000 comes with a 95 % interval: by bootstrap over starts, which are the same for both.
 
@@ -41,7 +41,7 @@ RADIUS = 1.1
 class Size:
     """How much of everything."""
 
-    starts: int = 10
+    starts: int = 40
     steps: int = 50
 
 

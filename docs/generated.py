@@ -221,6 +221,17 @@ def jepas() -> str:
     return table(head, rows)
 
 
+def jepa_variants() -> str:
+    """Return what becomes of the JEPA of two rooms without one of its losses, or with another."""
+    cells = [one for one in json.loads(JEPAS["two rooms"].read_text())["cells"] if one["asked"] is not None]
+    rows = [
+        [one["variant"], f"{_share(one)} of {one['episodes']}", number(one["train"]["explained"])]
+        + [number(one["train"][f"embed/{name}"]) for name in ("rank", "alike")]
+        for one in cells
+    ]
+    return table(["variant", "goals reached", "change explained", "effective rank", "alike"], rows)
+
+
 def replanning() -> str:
     """Return how often goals are reached with plans of which more or less is carried out."""
     found = json.loads(REPLANNING.read_text())
@@ -385,6 +396,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "planning-exact": planning_exact,
     "goal-distance": goal_distance,
     "jepas": jepas,
+    "jepa-variants": jepa_variants,
     "replanning": replanning,
     "verbs": verbs,
     "helps": helps,

@@ -3,7 +3,8 @@
 The baseline learns from the same episodes as a model would: from what is seen now and what is seen up to 25 steps later
 it names the action that was taken now. Acting, it is shown the goal in place of what came later. It reads pictures with
 the encoder of the JEPA, plays the same episodes as `foreworld plan` with the same seed, and is judged in the same way;
-its budget is CPU time, so that it can be set beside a model that was trained for as long.
+its budget is CPU time, so that it can be set beside a model that was trained for as long. Beside both stands who goes
+straight to the place where the pusher belongs, and pushes what is in the way.
 
 Prints one JSON object.
 """
@@ -99,6 +100,11 @@ class GoalCloningPolicy:
         return as_taken(self.net.spec, self.net(now, self.goals), rows)
 
 
+def straight(rows: Rows) -> np.ndarray:
+    """Go to where the pusher belongs, which only the truth of `PushT` tells."""
+    return rows.truth["state"][:, 5:7].astype(rows.prev_action.dtype)
+
+
 def trained(net: GoalCloning, data: fw.Dataset, budget: float, seed: int) -> list[float]:
     """Train for so many CPU seconds; return the losses."""
     rng, losses = np.random.default_rng(seed), []
@@ -116,12 +122,12 @@ def trained(net: GoalCloning, data: fw.Dataset, budget: float, seed: int) -> lis
     return losses
 
 
-def judged(net: GoalCloning, env_id: str, options: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
-    """Let it act, in the episodes of `foreworld plan`."""
+def judged(net: GoalCloning | None, env_id: str, options: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """Let it act, in the episodes of `foreworld plan`; None goes straight."""
     env = make(env_id, num_envs=min(args.num_envs, args.episodes), max_steps=args.max_steps, **options)
     with closing(env):
         world: Any = rebuild(env.env_id, env.options)
-        policy = GoalCloningPolicy(net.eval(), env.goal, env.num_envs)
+        policy = straight if net is None else GoalCloningPolicy(net.eval(), env.goal, env.num_envs)
         found = play(env, policy, episodes=args.episodes, seed=SEED + args.seed, judge=world_judge(world))
     assert found.success is not None
     interval = wilson(int(found.success.sum()), args.episodes, 0.95)
@@ -155,7 +161,8 @@ def main() -> None:
         found = judged(net, data.source.env, options, args)
         cells.append({"cpu_minutes": minutes, "updates": len(losses), "loss": float(np.mean(losses[-50:])), **found})
         print(f"{minutes:g} CPU minutes: {found['success']:.2f} of {args.episodes}", file=sys.stderr, flush=True)
-    print(json.dumps({"seed": args.seed, "cells": cells, "made": environment(args.seed)}, indent=2))
+    floor = judged(None, data.source.env, options, args)
+    print(json.dumps({"seed": args.seed, "cells": cells, "straight": floor, "made": environment(args.seed)}, indent=2))
 
 
 def _tensor(arrays: list[np.ndarray]) -> Tensor:
