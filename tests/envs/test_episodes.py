@@ -47,7 +47,9 @@ def drawn(env: Vector, steps: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("workers", [False, True], ids=["here", "workers"])
-@pytest.mark.parametrize("env_id", ENVS)
+@pytest.mark.parametrize(
+    "env_id", [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("ALE/")) for name in ENVS]
+)
 def test_interrupted_at_any_step_is_as_uninterrupted(env_id: str, workers: bool) -> None:
     steps, then = 24, 10
     env = make(env_id, num_envs=3, workers=workers, **ENVS[env_id])
