@@ -138,7 +138,7 @@ def test_trajectories_of_one_episode_do_not_count_as_many() -> None:
 
 @pytest.mark.slow
 def test_the_unit_and_the_order_of_episodes_do_not_matter() -> None:
-    errors = system(0.9, 0.01, 0.002, n=30)
+    errors = system(0.9, 0.01, 0.002, n=60)
     first, scaled = measure_growth(errors), measure_growth(1000 * errors)
     assert scaled.name == first.name
     for name, miss in ((name, law.heldout) for name, law in first.laws.items()):

@@ -232,7 +232,6 @@ def learned() -> Ensemble:
     return model
 
 
-@pytest.mark.slow
 def test_members_disagree_where_they_have_not_been(learned: Ensemble) -> None:
     """Over six seeds the ratio was 6 to 16."""
     found = []
