@@ -30,6 +30,7 @@ JEPAS = {
     "point maze": ROOT / "benchmarks" / "results" / "jepa-maze.json",
 }
 GOAL_DISTANCE = ROOT / "benchmarks" / "results" / "goal_distance.json"
+REWARD_SCALE = ROOT / "benchmarks" / "results" / "reward_scale-CartPole-v1.json"
 REPLANNING = ROOT / "benchmarks" / "results" / "replanning.json"
 WORLDS = ROOT / "benchmarks" / "results" / "worlds.json"
 TRUST = ROOT / "benchmarks" / "results" / "trust.json"
@@ -232,6 +233,19 @@ def jepa_variants() -> str:
     return table(["variant", "goals reached", "change explained", "effective rank", "alike"], rows)
 
 
+def reward_scale() -> str:
+    """Return what agents earn whose rewards are a thousand times larger or smaller, with two kinds of heads."""
+    runs = json.loads(REWARD_SCALE.read_text())["runs"]
+    heads = list(dict.fromkeys(one["heads"] for one in runs))
+    rows = []
+    for scale in sorted({one["scale"] for one in runs}):
+        cells = [
+            [one["mean_return"] for one in runs if (one["heads"], one["scale"]) == (kind, scale)] for kind in heads
+        ]
+        rows.append([f"{scale:g}", *(", ".join(f"{value:.0f}" for value in sorted(cell)) for cell in cells)])
+    return table(["rewards times", *heads], rows)
+
+
 def replanning() -> str:
     """Return how often goals are reached with plans of which more or less is carried out."""
     found = json.loads(REPLANNING.read_text())
@@ -398,6 +412,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "jepas": jepas,
     "jepa-variants": jepa_variants,
     "replanning": replanning,
+    "reward-scale": reward_scale,
     "verbs": verbs,
     "helps": helps,
     "sizes": sizes,
