@@ -29,6 +29,7 @@ JEPAS = {
     "two rooms": ROOT / "benchmarks" / "results" / "jepa-rooms.json",
     "point maze": ROOT / "benchmarks" / "results" / "jepa-maze.json",
 }
+PUSHING, CLONING = (ROOT / "benchmarks" / "results" / f"{name}.json" for name in ("jepa-pusht", "pusht-cloning"))
 GOAL_DISTANCE = ROOT / "benchmarks" / "results" / "goal_distance.json"
 REWARD_SCALE = ROOT / "benchmarks" / "results" / "reward_scale-CartPole-v1.json"
 REPLANNING = ROOT / "benchmarks" / "results" / "replanning.json"
@@ -233,6 +234,21 @@ def jepa_variants() -> str:
     return table(["variant", "goals reached", "change explained", "effective rank", "alike"], rows)
 
 
+def pushing() -> str:
+    """Return how often a T is pushed where it belongs, by planning and by cloned behaviour, and for what training."""
+    planned = [one for one in json.loads(PUSHING.read_text())["cells"] if one["variant"] == "full"]
+    rows = [
+        ["planning with a JEPA", f"{one['train']['cpu_seconds'] / 60:.0f}", one["train"]["steps"], _share(one)]
+        for one in sorted(planned, key=lambda cell: cell["train"]["steps"])
+    ]
+    rival = json.loads(CLONING.read_text())
+    rows += [["cloned behaviour", f"{one['cpu_minutes']:.0f}", one["updates"], _share(one)] for one in rival["cells"]]
+    rows.append(["straight to the pusher's place", "", "", _share(rival["straight"])])
+    beside = next(one for one in planned if one["oracle"] is not None)
+    rows += [["random actions", "", "", percent(beside["random_floor"])], ["oracle", "", "", percent(beside["oracle"])]]
+    return table(["who acts", "CPU minutes of training", "updates", "goals reached of 100"], rows)
+
+
 def reward_scale() -> str:
     """Return what agents earn whose rewards are a thousand times larger or smaller, with two kinds of heads."""
     runs = json.loads(REWARD_SCALE.read_text())["runs"]
@@ -411,6 +427,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "goal-distance": goal_distance,
     "jepas": jepas,
     "jepa-variants": jepa_variants,
+    "pushing": pushing,
     "replanning": replanning,
     "reward-scale": reward_scale,
     "verbs": verbs,

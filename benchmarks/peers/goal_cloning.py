@@ -162,7 +162,9 @@ def main() -> None:
         cells.append({"cpu_minutes": minutes, "updates": len(losses), "loss": float(np.mean(losses[-50:])), **found})
         print(f"{minutes:g} CPU minutes: {found['success']:.2f} of {args.episodes}", file=sys.stderr, flush=True)
     floor = judged(None, data.source.env, options, args)
-    print(json.dumps({"seed": args.seed, "cells": cells, "straight": floor, "made": environment(args.seed)}, indent=2))
+    command = " ".join(["python", "benchmarks/peers/goal_cloning.py", *sys.argv[1:]])
+    made = {**environment(args.seed), "command": command}
+    print(json.dumps({"seed": args.seed, "cells": cells, "straight": floor, "made": made}, indent=2))
 
 
 def _tensor(arrays: list[np.ndarray]) -> Tensor:
