@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -209,6 +210,17 @@ def test_a_decoder_shows_latents_and_changes_nothing(name: str) -> None:
     assert {key: tuple(value.shape[:2]) for key, value in shown.items()} == dict.fromkeys(spec.obs, (4, 6))
     with pytest.raises(MissingCapability, match="train with a decoder"):
         plain.look(plain.initial(1))
+
+
+@pytest.mark.parametrize("shown", [0.2, 0.4])
+def test_a_decoder_loses_by_how_far_it_is_from_the_truth(shown: float) -> None:
+    spec = Spec(obs={"image": Space(kind="image", shape=(3, 8, 8), dtype="uint8")}, action=None)
+    decoder, grey = LookingDecoder(spec, 2, 8), torch.full((1, 3, 8, 8), 51, dtype=torch.uint8)
+    logit = math.log(shown / (1 - shown))
+    decoder.pictures["image"].register_forward_hook(lambda _module, _given, out: torch.full_like(out, logit))
+    divergence = 0.2 * math.log(0.2 / shown) + 0.8 * math.log(0.8 / (1 - shown))
+    wrong = decoder.loss(torch.zeros(1, 2), {"image": grey})
+    assert wrong.item() == pytest.approx(100 * divergence, rel=1e-4, abs=1e-4), "0 where it is right"
 
 
 @pytest.mark.slow

@@ -45,12 +45,15 @@ class LookingDecoder(nn.Module):
     def loss(self, latents: Tensor, obs: dict[str, Tensor]) -> Tensor:
         """Return how wrong it shows observations [..], summed over keys.
 
-        Pictures: cross-entropy with intensities, mean over pixels times 100, as a dot is few pixels of many; others
-        as in `SymbolicDecoder`.
+        Pictures: Kullback-Leibler divergence from intensities, mean over pixels times 100, as a dot is few pixels of
+        many; others as in `SymbolicDecoder`. Cross-entropy would have the same gradient, but what is grey would hide
+        whether anything is learned.
         """
         total = latents.new_zeros(latents.shape[:-1])
         for key, picture in self.pictures.items():
-            wrong = F.binary_cross_entropy_with_logits(picture(latents), obs[key].float() / 255, reduction="none")
+            true = obs[key].float() / 255
+            wrong = F.binary_cross_entropy_with_logits(picture(latents), true, reduction="none")
+            wrong = wrong + torch.xlogy(true, true) + torch.xlogy(1 - true, 1 - true)
             total = total + 100 * wrong.flatten(-3).mean(-1)
         if self.symbols is not None:
             total = total + sum(self.symbols.losses(self.symbols(latents), obs).values())
