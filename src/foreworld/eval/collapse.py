@@ -67,7 +67,7 @@ class Embedding:
             return (
                 "rows that are neighbours in the embedding are hardly more alike than random rows "
                 f"({self.alike:.2f}, where 1 is the same): it varies with something else than the world's state. "
-                "Train longer, or add --model.inverse 1 so that it shows what the actions decide; where the "
+                "Train longer, or raise --model.inverse so that it shows what the actions decide; where the "
                 "encoder is frozen or given, take another"
             )
         return ""
