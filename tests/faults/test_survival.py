@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from campaigns import campaign
 
-FEW = {"training": 1, "writing": 3, "collecting": 3, "replaying": 3, "errors": 8, "hostile": 40, "damage": 50}
+FEW = {"training": 1, "writing": 3, "collecting": 3, "replaying": 3, "errors": 20, "hostile": 40, "damage": 50}
 KILLS = ("training", "writing", "collecting", "replaying")
 
 

@@ -207,9 +207,11 @@ class Vector:
     def picture(self) -> np.ndarray | None:
         """Return how the first environment looks now, uint8 [H, W, 3]; None where it renders nothing, or elsewhere."""
         env = self._env.drivers[0].env if isinstance(self._env, Local) else None
+        if env is None or env.render_mode != "rgb_array":
+            return None
         if not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
             os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # else pygame looks for a screen, and complains
-        found = None if env is None or env.render_mode != "rgb_array" else env.render()
+        found = env.render()
         return found if isinstance(found, np.ndarray) and found.ndim == 3 else None
 
     def goal(self, index: int) -> dict[str, np.ndarray]:
