@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from foreworld.cli.main import main
+from foreworld.core import to_json
+from foreworld.presets.agents import PRESETS
+from foreworld.train.run import read_config
 
 TRAIN = ["agent", "--env", "CartPole-v1", "--quick", "--steps", "110", "--online.train-ratio", "16"]
 
@@ -64,6 +67,22 @@ def test_bad_input_is_one_sentence(
     assert main([part.format(tmp_path / "run") for part in argv]) == 2
     error = capsys.readouterr().err
     assert said in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("argv", "preset"),
+    [
+        (["--env", "foreworld/Catch-v0"], "pixels"),
+        (["--env", "foreworld/Catch-v0", "--preset", "classic"], "classic"),
+        (["--env", "CartPole-v1"], "classic"),
+    ],
+)
+def test_the_preset_fits_what_the_environment_shows(
+    argv: list[str], preset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["--steps", "12", "--online.prefill", "10", "--online.length", "4", "--no-clips"]
+    answer(capsys, "agent", *argv, *few, "--out", str(tmp_path / "run"))
+    assert read_config(tmp_path / "run")["model"] == to_json(PRESETS[preset].model)
 
 
 def test_what_a_run_was_begun_with_cannot_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

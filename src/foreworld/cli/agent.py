@@ -18,6 +18,7 @@ from foreworld.core.errors import ConfigError
 from foreworld.core.files import claim_output
 from foreworld.core.interrupt import Interrupted
 from foreworld.core.registry import load as find
+from foreworld.core.spaces import Spec
 from foreworld.envs import make
 from foreworld.models.rssm import RSSM
 from foreworld.presets.agents import AgentPreset, agent_preset
@@ -50,8 +51,9 @@ class Agent:
     """Gymnasium id, bundled world, or module:Class of your own; with --resume only the last must be named again."""
     env_options: str = ""
     """Further options of the environment, as JSON: '{"gravity": 1.62}'."""
-    preset: str = "classic"
-    """Settings that belong together; see `foreworld list agents`."""
+    preset: str | None = None
+    """Settings that belong together (`foreworld list agents`); by default pixels where the environment shows pictures,
+    else classic."""
     size: str | None = None
     """Size of the world model (`foreworld list models`); the preset's own by default."""
     out: Path | None = None
@@ -85,14 +87,14 @@ class Agent:
 def run(argv: list[str]) -> None:
     """Run the verb."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", default="classic")
-    first.add_argument("--size")
-    first.add_argument("--resume", type=Path)
+    for flags in (("--preset",), ("--size",), ("--resume",), ("--env",), ("--env-options", "--env_options")):
+        first.add_argument(*flags, default="")
     chosen, _ = first.parse_known_args(argv)
-    preset = agent_preset(chosen.preset, chosen.size)
+    fitting = chosen.preset or ("classic" if chosen.resume else _fitting(chosen.env, chosen.env_options))
+    preset = agent_preset(fitting, chosen.size or None)
     model, agent, online = preset.model, preset.agent, preset.online
-    if chosen.resume is not None:
-        model, agent, online = _stored(chosen.resume)
+    if chosen.resume:
+        model, agent, online = _stored(Path(chosen.resume))
     parts = {"model": model, "agent": agent, "online": online}
     nested = [(name, type(part), field(default=part)) for name, part in parts.items()]
     options = make_dataclass("Agent", nested, bases=(Agent,), frozen=True, kw_only=True)
@@ -120,6 +122,19 @@ def run(argv: list[str]) -> None:
     )
 
 
+def _fitting(env: str, options: str) -> str:
+    """Return the preset for what the environment shows."""
+    return "pixels" if env and _spec(env, environment_options(options, make)).images else "classic"
+
+
+def _spec(env_id: str, options: Mapping[str, Any]) -> Spec:
+    env = make(env_id, **options)
+    try:
+        return env.spec
+    finally:
+        env.close()
+
+
 def _stored(folder: Path) -> tuple[Any, DreamerConfig, OnlineConfig]:
     stored, where = read_config(folder), folder / CONFIG
     if "agent" not in stored:
@@ -134,11 +149,8 @@ def _start(args: Any, preset: AgentPreset) -> tuple[Path, OnlineResult]:
         raise ConfigError("--env and --out are needed (or --resume DIR to go on with a run)")
     config, where = _with_flags(args.online, args), device(args.device)
     env_options = preset.options_on(args.env) | environment_options(args.env_options, make)
-    env = make(args.env, **env_options)
-    spec = env.spec
-    env.close()
     torch.manual_seed(config.seed)
-    model = RSSM(spec, args.model).to(where)
+    model = RSSM(_spec(args.env, env_options), args.model).to(where)
     agent = Dreamer(model, args.agent).to(where)
     # made here and again by train_agent, so that a missing package is found before an old run is replaced
     Sinks(args.sink, args.out, {})
