@@ -16,6 +16,7 @@ from foreworld.core import to_json
 from foreworld.presets.agents import PRESETS
 from foreworld.train.run import read_config
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 TRAIN = ["agent", "--env", "CartPole-v1", "--quick", "--steps", "110", "--online.train-ratio", "16"]
 
 
@@ -83,6 +84,20 @@ def test_the_preset_fits_what_the_environment_shows(
     few = ["--steps", "12", "--online.prefill", "10", "--online.length", "4", "--no-clips"]
     answer(capsys, "agent", *argv, *few, "--out", str(tmp_path / "run"))
     assert read_config(tmp_path / "run")["model"] == to_json(PRESETS[preset].model)
+
+
+def test_the_example_of_ones_own_environment_trains_and_acts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(EXAMPLES)
+    run, few = str(tmp_path / "run"), ["--steps", "60", "--online.prefill", "55", "--online.length", "4"]
+    found = answer(capsys, "agent", "--env", "centre:Centre", *few, "--out", run)
+    assert found["episodes"] == 1 and int(str(found["updates"])) > 0
+    kept = read_config(tmp_path / "run")["spec"]["obs"]
+    assert {key: space["kind"] for key, space in kept.items()} == {"camera": "image", "place": "vector"}
+    assert main(["act", "--run", run]) == 2 and "--env" in capsys.readouterr().err
+    played = answer(capsys, "act", "--run", run, "--env", "centre:Centre", "--episodes", "2")
+    assert 0 < float(str(played["mean_return"])) < 50
 
 
 def test_what_a_run_was_begun_with_cannot_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
