@@ -9,7 +9,7 @@ import pytest
 
 from foreworld.core.errors import OutputExists, SpecError
 from foreworld.report.html import Html
-from foreworld.studies.demo import DemoConfig, demo
+from foreworld.studies.demo import DemoConfig, cut_short, demo
 
 TINY = DemoConfig(episodes=6, max_steps=240, num_envs=2, steps=2, horizon=12, samples=1, per_episode=1)
 
@@ -25,6 +25,7 @@ def test_the_demo_leaves_episodes_model_numbers_and_a_page(tmp_path: Path) -> No
     assert result["horizons"]["10"]["linear"] > 0
     assert result["horizons"]["50"]["reason"].startswith("only 12 steps")
     page = Html((tmp_path / "demo" / "report.html").read_text())
+    assert "ended by its limit" not in page
     assert page.count("<canvas") == 3 * len(study.dreams)
     assert "http://" not in page.replace("http://www.w3.org/2000/svg", "") and "https://" not in page
     assert (tmp_path / "demo" / "filmstrip.png").read_bytes().startswith(b"\x89PNG")
@@ -38,3 +39,9 @@ def test_an_environment_without_pictures_is_refused_before_anything_is_written(t
     with pytest.raises(SpecError, match="CartPole-v1 shows no pictures"):
         demo(tmp_path / "demo", DemoConfig(env="CartPole-v1"), lambda *args: None)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_training_that_ran_out_of_time_says_so() -> None:
+    config = DemoConfig(steps=4600, minutes=12.9)
+    assert "limit of 12.9 minutes, after 1,700 of 4,600 updates" in cut_short(config, 1700)
+    assert cut_short(config, 4600) == ""

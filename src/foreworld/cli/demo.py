@@ -9,7 +9,7 @@ from pathlib import Path
 
 from foreworld.cli.options import parse, print_json, print_table, say
 from foreworld.eval.summary import in_words, obedience_in_words
-from foreworld.studies.demo import QUICK, DemoConfig, demo
+from foreworld.studies.demo import QUICK, DemoConfig, cut_short, demo
 from foreworld.studies.openloop import rows_in_words
 from foreworld.train.log import Display
 
@@ -70,4 +70,6 @@ def run(argv: list[str]) -> None:
     say(in_words(found.evaluation))
     say(obedience_in_words(found.evaluation))
     say(found.answers.in_words())
+    if cut := cut_short(config, result["steps_trained"]):
+        say(cut)
     say(f"report: {result['report']}   ({(time.monotonic() - started) / 60:.1f} minutes)")

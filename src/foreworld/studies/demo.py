@@ -136,10 +136,25 @@ def demo(out: Path, config: DemoConfig, show: Show, overwrite: bool = False) -> 
         limits=Limits(max_error=config.max_error, states=0),
         seed=config.seed,
         title=f"foreworld demo: {config.env}",
-        intro=_intro(config),
+        intro=" ".join(filter(None, (_intro(config), cut_short(config, run.step)))),
         progress=lambda done, total: show("judge", done, total, ""),
     )
     return _finish(out, run.step, found), found
+
+
+def cut_short(config: DemoConfig, steps: int) -> str:
+    """Say that the time limit ended the training before it was done; empty where it did not.
+
+    Args:
+        config: how much was asked for.
+        steps: updates that were done.
+    """
+    if steps >= config.steps:
+        return ""
+    return (
+        f"Training was ended by its limit of {config.minutes:g} minutes, after {steps:,} of {config.steps:,} updates: "
+        "this machine is slower, or busy with other work, and the dreams are worse for it. --minutes 0 sets no limit."
+    )
 
 
 def _finish(out: Path, steps: int, found: Study) -> dict[str, Any]:
