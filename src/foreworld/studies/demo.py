@@ -152,8 +152,8 @@ def cut_short(config: DemoConfig, steps: int) -> str:
     if steps >= config.steps:
         return ""
     return (
-        f"Training was ended by its limit of {config.minutes:g} minutes, after {steps:,} of {config.steps:,} updates: "
-        "this machine is slower, or busy with other work, and the dreams are worse for it. --minutes 0 sets no limit."
+        f"Training was ended by its limit of {config.minutes:g} minutes, after {steps:,} of {config.steps:,} updates, "
+        "and the dreams are worse for it; --minutes 0 sets no limit."
     )
 
 
