@@ -7,7 +7,7 @@ and returns are divided by the scale again.
 
 Returns are divided by their range, but not by less than 1, so at 1e-3 the advantages are small beside the entropy
 bonus: that is DreamerV3's rule, and part of what is measured. Whether it matters is seen by the third kind of heads,
-which are two-hot, with 1e-3 in place of that 1; at the other scales the range is above 1 anyway.
+which are two-hot, with 1e-3 in place of that 1; it is asked at times 1e-3 alone.
 
 benchmarks/results/reward_scale-<env>.json is written after every run; a run that is in there is not done again.
 """
@@ -188,8 +188,8 @@ def main() -> None:
         if result["settings"] != settings:
             sys.exit(f"{path} has results with other settings, {result['settings']}; move it away first")
     done = {(one["seed"], one["heads"], one["scale"]) for one in result["runs"]}
-    cells = [(seed, heads, scale) for seed in range(seeds) for heads in args.heads for scale in SCALES]
-    cells = [(seed, heads, scale) for seed, heads, scale in cells if heads != FREE or scale < 1]
+    kinds = [(heads, scale) for heads in args.heads for scale in SCALES if heads != FREE or scale < 1]
+    cells = [(seed, heads, scale) for seed in range(seeds) for heads, scale in kinds]
     for seed, heads, scale in [cell for cell in cells if cell not in done]:
         result["runs"].append(run(args.env, args.preset, args.train_ratio, heads, scale, seed, steps, episodes))
         command = " ".join(["python", "benchmarks/reward_scale.py", *sys.argv[1:]])

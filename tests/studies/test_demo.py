@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,14 @@ def test_an_environment_without_pictures_is_refused_before_anything_is_written(t
     with pytest.raises(SpecError, match="CartPole-v1 shows no pictures"):
         demo(tmp_path / "demo", DemoConfig(env="CartPole-v1"), lambda *args: None)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_page_says_that_training_ran_out_of_time(tmp_path: Path) -> None:
+    config = replace(TINY, steps=1000, minutes=1e-3)
+    result, _ = demo(tmp_path / "demo", config, lambda *args: None)
+    assert result["steps_trained"] < 1000
+    assert cut_short(config, result["steps_trained"]) in (tmp_path / "demo" / "report.html").read_text()
 
 
 def test_a_training_that_ran_out_of_time_says_so() -> None:

@@ -87,14 +87,18 @@ class Agent:
 def run(argv: list[str]) -> None:
     """Run the verb."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for flags in (("--preset",), ("--size",), ("--resume",), ("--env",), ("--env-options", "--env_options")):
-        first.add_argument(*flags, default="")
+    first.add_argument("--preset")
+    first.add_argument("--size")
+    first.add_argument("--resume", type=Path)
+    first.add_argument("--env", default="")
+    first.add_argument("--env-options", "--env_options", default="")
     chosen, _ = first.parse_known_args(argv)
-    fitting = chosen.preset or ("classic" if chosen.resume else _fitting(chosen.env, chosen.env_options))
-    preset = agent_preset(fitting, chosen.size or None)
+    # a run to be resumed has its settings already
+    name = "classic" if chosen.resume is not None else chosen.preset or _fitting(chosen.env, chosen.env_options)
+    preset = agent_preset(name, chosen.size)
     model, agent, online = preset.model, preset.agent, preset.online
-    if chosen.resume:
-        model, agent, online = _stored(Path(chosen.resume))
+    if chosen.resume is not None:
+        model, agent, online = _stored(chosen.resume)
     parts = {"model": model, "agent": agent, "online": online}
     nested = [(name, type(part), field(default=part)) for name, part in parts.items()]
     options = make_dataclass("Agent", nested, bases=(Agent,), frozen=True, kw_only=True)
@@ -102,6 +106,8 @@ def run(argv: list[str]) -> None:
     args: Any = parse(options, argv, "agent")
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.preset is None and args.resume is None:
+        say(f"preset {name}, for {preset.about}", args.json)
     folder, result = _start(args, preset) if args.resume is None else _resume(args, parts)
     last = result.history[-1] if result.history else {}
     if args.json:
@@ -123,7 +129,7 @@ def run(argv: list[str]) -> None:
 
 
 def _fitting(env: str, options: str) -> str:
-    """Return the preset for what the environment shows."""
+    """Return the name of the preset for what the environment shows."""
     return "pixels" if env and _spec(env, environment_options(options, make)).images else "classic"
 
 
