@@ -215,7 +215,7 @@ def look_up(value: Tensor, x: Tensor) -> Tensor:
 @pytest.mark.slow
 def test_numbers_chosen_again_and_again() -> None:
     model = Regulator()
-    agent = learn(model, spread, 400, horizon=8)
+    agent = learn(model, spread, 800, horizon=8)
     actions = torch.linspace(-1, 1, 41)
     reached = after(GRID[:, None], actions)
     value = torch.zeros(81)
