@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -215,3 +217,10 @@ def test_rssm_aligns_with_the_state_reached(latent: Any, action: Any) -> None:
 @pytest.mark.parametrize("spec", ALL.values(), ids=ALL)
 def test_inductor(make: Factory, spec: Spec) -> None:
     check_compile(make, spec, backend="inductor")
+
+
+@pytest.mark.slow
+def test_inductor_leaves_the_common_cache_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    check_compile(linear(), ALL["vector_box"], backend="inductor")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path) and not list(tmp_path.iterdir())

@@ -7,6 +7,8 @@ import functools
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -28,6 +30,8 @@ from foreworld.testing.compare import (
     sample,
 )
 from foreworld.testing.samples import BATCH, HORIZON, LENGTH, random_actions
+
+INDUCTOR_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def check_rows_independent(make: Factory, spec: Spec) -> None:
@@ -216,11 +220,9 @@ def check_compile(make: Factory, spec: Spec, backend: str = "aot_eager") -> None
     model, segment = build(make, spec), sample(spec)
     actions = random_actions(spec, BATCH, 1, torch.Generator().manual_seed(3))
     action = None if actions is None else actions[:, 0]
-    if backend == "inductor":
-        _own_inductor_cache()
     torch.compiler.reset()
     compiled = torch.compile(model.step, backend=backend, fullgraph=True)
-    with deterministic(), torch.no_grad():
+    with _own_inductor_cache() if backend == "inductor" else nullcontext(), deterministic(), torch.no_grad():
         state = tree.index(model.observe(model.initial(BATCH), segment), (slice(None), -1))
         try:
             after = compiled(state, action)
@@ -230,12 +232,29 @@ def check_compile(make: Factory, spec: Spec, backend: str = "aot_eager") -> None
         expect_same(after, model.step(state, action), "the compiled `step` differs", 1e-3)
 
 
+@contextmanager
+def _own_inductor_cache() -> Iterator[None]:
+    """Compile into a folder of this process: into the common one others write, and once it gave out a broken kernel.
+
+    That PyTorch finds the variable set does not mean that somebody set it: it does so itself, to the common folder.
+    """
+    before = os.environ.get(INDUCTOR_CACHE)
+    os.environ[INDUCTOR_CACHE] = _inductor_folder()
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[INDUCTOR_CACHE]
+        else:
+            os.environ[INDUCTOR_CACHE] = before
+
+
 @functools.cache
-def _own_inductor_cache() -> None:
-    """Give this run a cache folder of its own: other runs on the machine may write to the common one."""
-    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder = tempfile.mkdtemp(prefix="foreworld-inductor-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+def _inductor_folder() -> str:
+    """Make a folder that goes with the process."""
+    folder = tempfile.mkdtemp(prefix="foreworld-inductor-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 class _Drawn(NamedTuple):
