@@ -7,6 +7,10 @@ actions, the oracle, who knows the way, and in fewer episodes random shooting wi
 Variants leave one thing out, or prevent collapse in another way: the table of them says what each is needed for. They
 are compared after fewer updates: `--variants all --steps 1000 --seeds 0 --episodes 50`.
 
+Two more variants read pictures with a frozen encoder from a file in the form of DINOv2's. As no published weights come
+with foreworld, they are drawn at random: a floor for what an encoder that has learned can do. `frozen token` takes its
+answer for the whole picture, `frozen fields` those of 8 x 8 fields of it, in principal components.
+
 For pushing a T the rival is cloned behaviour, `python benchmarks/peers/goal_cloning.py`, on the same data in
 as many CPU minutes: `--task pusht --seeds 0`, and for the learning curve again with other `--steps`.
 
@@ -26,7 +30,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from foreworld.core import Space, Spec
 from foreworld.core.files import write_json
+from foreworld.encoders.latent import LatentEncoder, Vision
+from foreworld.encoders.weight_names import original_name
 
 RESULTS = Path(__file__).parent / "results"
 EPISODES = 2000
@@ -92,6 +103,36 @@ VARIANTS = {
 }
 """Name to what `foreworld train` is told besides."""
 
+DRAWN = "drawn.safetensors"
+FROZEN = (
+    "--model.encoder frozen --model.latent 128 --model.vision.kind dino --model.vision.patch 5 "
+    "--model.vision.tokens 32 --model.vision.blocks 2 --model.vision.heads 2 --fit.precision float32"
+)
+VARIANTS_FROZEN = {
+    "frozen token": FROZEN,
+    "frozen fields": f"{FROZEN} --model.vision.fields 8 --model.vision.out principal",
+}
+"""Those whose encoder is read from a file."""
+
+
+def drawn(path: Path) -> None:
+    """Write a vision transformer that has learned nothing, of the size that `FROZEN` says, in the form of DINOv2's."""
+    torch.manual_seed(0)
+    spec = Spec(obs={"image": Space(kind="image", shape=(3, 65, 65), dtype="uint8")}, action=None)
+    net = LatentEncoder(spec, 1, 1, Vision(kind="dino", patch=5, tokens=32, blocks=2, heads=2)).pixels
+    assert net is not None
+    outside = {"own": "cls_token", "place": "pos_embed", "inward.": "patch_embed.proj.", "norm.": "norm."}
+    weights: dict[str, Tensor] = {}
+    for name, value in net.state_dict().items():
+        if name.endswith(".factors"):  # DINOv2's are learned; those that are drawn would hide the blocks
+            block = name.removesuffix(".factors")
+            weights |= {f"{block}.ls{i}.gamma": torch.ones_like(value[0]) for i in (1, 2)}
+            continue
+        known = next((old for old in outside if name.startswith(old)), None)
+        new = original_name(name) if known is None else name.replace(known, outside[known])
+        weights[new] = value.unflatten(1, (3, 5, 5)) if name == "inward.weight" else value
+    save_file(weights, path)
+
 
 def foreworld(*arguments: str) -> dict[str, Any]:
     """Run `foreworld ... --json`; return what it printed."""
@@ -110,7 +151,12 @@ def trained(task: Task, variant: str, seed: int, steps: int | None, data: Path, 
     else:
         if run.exists():  # ended before its first checkpoint
             shutil.rmtree(run)
-        flags = [*task.train.split(), *VARIANTS[variant].split(), *(["--steps", str(steps)] if steps else [])]
+        flags = [*task.train.split(), *(["--steps", str(steps)] if steps else [])]
+        if variant in VARIANTS_FROZEN:
+            drawn(run.parent / DRAWN)
+            flags += [*VARIANTS_FROZEN[variant].split(), "--vision-weights", str(run.parent / DRAWN)]
+        else:
+            flags += VARIANTS[variant].split()
         where = ["--data", str(data), "--seed", str(seed), "--out", str(run), "--no-clips"]
         foreworld("train", "--preset", "jepa", *where, *flags)
     now = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -162,7 +208,7 @@ def main() -> None:
     """Do what is not done yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=TASKS, default="rooms")
-    parser.add_argument("--variants", choices=[*VARIANTS, "all"], nargs="+", default=["full"])
+    parser.add_argument("--variants", choices=[*VARIANTS, *VARIANTS_FROZEN, "all"], nargs="+", default=["full"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, help="updates; by default the preset's")
     parser.add_argument("--episodes", type=int, default=100)

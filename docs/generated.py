@@ -225,7 +225,7 @@ def jepas() -> str:
 
 def jepa_variants() -> str:
     """Return what becomes of the JEPA of two rooms without one of its losses, or with another."""
-    cells = [one for one in json.loads(JEPAS["two rooms"].read_text())["cells"] if one["asked"] is not None]
+    cells = [one for one in json.loads(JEPAS["two rooms"].read_text())["cells"] if one["asked"] == 1000]
     rows = [
         [one["variant"], f"{_share(one)} of {one['episodes']}", number(one["train"]["explained"])]
         + [number(one["train"][f"embed/{name}"]) for name in ("rank", "alike")]
@@ -234,12 +234,29 @@ def jepa_variants() -> str:
     return table(["variant", "goals reached", "change explained", "effective rank", "alike"], rows)
 
 
+def frozen_encoders() -> str:
+    """Return how often goals are reached through a transformer that has learned nothing, by what it is asked for."""
+    said = {"frozen token": "its token for the whole picture", "frozen fields": "8 x 8 fields, principal components"}
+    rows = [
+        [said[one["variant"]], f"{_share(one)} of {one['episodes']}"]
+        + [number(one["train"][key]) for key in ("explained", "embed/alike")]
+        for one in json.loads(JEPAS["two rooms"].read_text())["cells"]
+        if one["variant"] in said
+    ]
+    return table(["what is read of a picture", "goals reached", "change explained", "alike"], rows)
+
+
 def pushing() -> str:
     """Return how often a T is pushed where it belongs, by planning and by cloned behaviour, and for what training."""
     planned = [one for one in json.loads(PUSHING.read_text())["cells"] if one["variant"] == "full"]
     rows = [
-        ["planning with a JEPA", f"{one['train']['cpu_seconds'] / 60:.0f}", one["train"]["steps"], _share(one)]
-        for one in sorted(planned, key=lambda cell: cell["train"]["steps"])
+        [
+            f"planning with a JEPA, seed {one['seed']}",
+            f"{one['train']['cpu_seconds'] / 60:.0f}",
+            one["train"]["steps"],
+            _share(one),
+        ]
+        for one in sorted(planned, key=lambda cell: (cell["train"]["steps"], cell["seed"]))
     ]
     rival = json.loads(CLONING.read_text())
     rows += [["cloned behaviour", f"{one['cpu_minutes']:.0f}", one["updates"], _share(one)] for one in rival["cells"]]
@@ -427,6 +444,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "goal-distance": goal_distance,
     "jepas": jepas,
     "jepa-variants": jepa_variants,
+    "frozen-encoders": frozen_encoders,
     "pushing": pushing,
     "replanning": replanning,
     "reward-scale": reward_scale,

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from foreworld.cli.main import main
+from foreworld.data import load
 from foreworld.encoders.pretrained import MEAN
 from foreworld.models.jepa import JEPA
 from foreworld.train import load_run
@@ -67,6 +68,29 @@ def test_a_frozen_encoder_is_that_of_the_file_and_stays_so(
     assert main(train(rooms, tmp_path / "wrong", other, file)) == 2
     assert f"use vision.kind={kind}" in capsys.readouterr().err
     assert not (tmp_path / "wrong").exists()
+
+
+@pytest.mark.parametrize("kind", ["dino", "vjepa"])
+def test_fields_in_principal_components(
+    kind: str, rooms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, run = tmp_path / "vit.safetensors", tmp_path / "run"
+    save_file(weights(kind), file)
+    argv = [*train(rooms, run, kind, file), "--model.latent", "16", "--model.vision.fields", "2"]
+    argv += ["--model.vision.out", "principal"]
+    assert main(argv) == 0
+    model = load_run(run).model
+    assert isinstance(model, JEPA)
+    episode = load(rooms).sample(16, 4, seed=0, step=0)
+    latents = model.encoder(episode.obs).flatten(0, 1)
+    assert 0.3 < float(latents.square().mean()) < 3 and bool((latents.std(0) > 0).all())
+    again = [text.replace(str(run), str(tmp_path / "again")) for text in argv]
+    at = again.index("--vision-weights")
+    assert main([*again[:at], *again[at + 2 :], "--init", str(run), "--seed", "1"]) == 0
+    assert torch.equal(load_run(tmp_path / "again").model.encoder(episode.obs).flatten(0, 1), latents)
+    capsys.readouterr()
+    assert main([text.replace("frozen", "learned").replace(str(run), str(tmp_path / "no")) for text in argv]) == 2
+    assert "set jepa.encoder=frozen" in capsys.readouterr().err
 
 
 def test_the_members_of_an_ensemble_have_one_encoder_from_the_file(

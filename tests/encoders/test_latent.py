@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from foreworld.core import Segment, Space, Spec
 from foreworld.core.errors import ConfigError, SpecError
 from foreworld.encoders.latent import ChannelScale, GivenLatents, LatentEncoder, Vision
-from foreworld.encoders.vision import Impala, ViT
+from foreworld.encoders.vision import Impala, RotaryViT, ViT, means_of_fields
 from foreworld.testing import random_segment, specs
 
 
@@ -37,6 +39,31 @@ def test_pictures_that_do_not_fit_are_refused() -> None:
     two = {name: Space(kind="image", shape=(3, n, n), dtype="uint8") for name, n in (("near", 32), ("far", 64))}
     with pytest.raises(SpecError, match="must share one size"):
         LatentEncoder(Spec(obs=two, action=None), 8, 16, Vision())
+
+
+def test_fields_are_means_of_the_patches_that_lie_there() -> None:
+    tokens = torch.randn(3, 5 * 6, 4)
+    found = means_of_fields(tokens, (5, 6), 3).unflatten(1, (4, 3, 3))
+    square = tokens.unflatten(1, (5, 6))
+    rows, columns = [(0, 2), (1, 4), (3, 5)], [(0, 2), (2, 4), (4, 6)]  # five rows: two of them are in two fields
+    for i, (top, bottom) in enumerate(rows):
+        for j, (left, right) in enumerate(columns):
+            torch.testing.assert_close(found[:, :, i, j], square[:, top:bottom, left:right].mean((1, 2)))
+    torch.testing.assert_close(means_of_fields(tokens, (5, 6), 1), tokens.mean(1))
+
+
+@pytest.mark.parametrize("kind", ["vit", "dino", "vjepa"])
+def test_fields_say_where_something_changed(kind: str) -> None:
+    torch.manual_seed(0)
+    shape, vision = (3, 32, 32), Vision(kind=kind, patch=8, tokens=12, blocks=1, heads=2, fields=2)  # type: ignore[arg-type]
+    net, x = vision.build(shape), torch.randn(1, *shape)
+    assert isinstance(net, ViT | RotaryViT) and net(x).shape == (1, net.width) == (1, 48)
+    there = x.clone()
+    there[..., 20:24, 4:8] += 3.0  # in the lower left
+    change = (net(there) - net(x)).unflatten(1, (12, 2, 2)).square().sum(1)[0]
+    assert change.flatten().argmax() == 2
+    with pytest.raises(ConfigError, match="5 by 5 are more than 4 by 4 patches"):
+        replace(vision, fields=5).build(shape)
 
 
 def test_channels_are_centred_and_scaled_together_by_the_training_data() -> None:

@@ -72,7 +72,7 @@ def hugging(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def independent(weights: dict[str, Tensor], pictures: Tensor) -> Tensor:
-    """DINOv2's class token by torch's own layers; the factors are folded into the layers that they follow."""
+    """All tokens of DINOv2 by torch's own layers; the factors are folded into the layers that they follow."""
     x = pictures.float() / 255
     x = (x - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
     patches = F.conv2d(x, weights["patch_embed.proj.weight"], weights["patch_embed.proj.bias"], stride=PATCH)
@@ -103,7 +103,7 @@ def independent(weights: dict[str, Tensor], pictures: Tensor) -> Tensor:
             }
         )
         tokens = layer(tokens)
-    return F.layer_norm(tokens, (WIDTH,), weights["norm.weight"], weights["norm.bias"], 1e-6)[:, 0]
+    return F.layer_norm(tokens, (WIDTH,), weights["norm.weight"], weights["norm.bias"], 1e-6)
 
 
 @pytest.mark.parametrize("names", ["original", "hugging"])
@@ -114,7 +114,12 @@ def test_it_is_what_torch_makes_of_the_same_weights(names: str, tmp_path: Path) 
     load_vit(net, tmp_path / "vit.safetensors", digest)
     pictures = torch.randint(0, 256, (3, 3, SIDE, SIDE), dtype=torch.uint8)
     with torch.no_grad():
-        assert torch.allclose(net.pixels(net.scale(pictures)), independent(weights, pictures), atol=1e-4)
+        tokens = independent(weights, pictures)
+        assert torch.allclose(net.pixels(net.scale(pictures)), tokens[:, 0], atol=1e-4)
+        parted = encoder(fields=4)
+        load_vit(parted, tmp_path / "vit.safetensors")
+        fields = parted.pixels(parted.scale(pictures)).unflatten(1, (WIDTH, 16)).transpose(1, 2)
+        assert torch.allclose(fields, tokens[:, 1:], atol=1e-4)  # as many fields as patches
 
 
 def test_places_are_resampled_to_the_size_of_the_pictures(tmp_path: Path) -> None:

@@ -123,6 +123,14 @@ def test_jepa_with_a_frozen_encoder(check: Check) -> None:
     check()
 
 
+FIELDS = Vision(kind="dino", patch=8, tokens=8, blocks=1, heads=2, fields=2, out="principal")
+
+
+@parametrize_conformance(jepa(encoder="frozen", latent=8, vision=FIELDS), MIXED, updates=0)
+def test_jepa_with_a_frozen_encoder_in_principal_components(check: Check) -> None:
+    check()
+
+
 @parametrize_conformance(jepa(encoder="given", sigreg=0.0, window=2, reward=False), VECTORS, updates=0)
 def test_jepa_of_given_latents(check: Check) -> None:
     check()

@@ -14,6 +14,7 @@ from foreworld.core import Segment, Space, Spec
 from foreworld.core.errors import ConfigError, SpecError
 from foreworld.encoders.hybrid import split_spaces
 from foreworld.encoders.pixel import LEAST_DEVIATION
+from foreworld.encoders.principal import Principal
 from foreworld.encoders.symbolic import SymbolicEncoder
 from foreworld.encoders.vision import Impala, RotaryViT, ViT
 from foreworld.nn.mlp import Hidden, Linear
@@ -34,6 +35,10 @@ class Vision:
         tokens: transformers: width of the tokens.
         hidden: transformers: width of the blocks' hidden layers; 0 for four times `tokens`.
         side: pixels that the pictures' sides are resized to first; 0 leaves them as they are.
+        fields: transformers: n reads the means of n x n fields of the picture, side by side, which say where things
+            are; 0 what stands for the whole: a token of its own, of `vjepa` the mean of all patches.
+        out: what makes a latent of that: `layers`, or `principal` components found in training data, for a frozen
+            encoder, whose layers would be as they were drawn.
     """
 
     kind: Literal["impala", "vit", "dino", "vjepa"] = "impala"
@@ -44,10 +49,12 @@ class Vision:
     tokens: int = 128
     hidden: int = 0
     side: int = 0
+    fields: int = 0
+    out: Literal["layers", "principal"] = "layers"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
-        least = {"blocks": 1, "patch": 1, "heads": 1, "tokens": 1, "hidden": 0, "side": 0}
+        least = {"blocks": 1, "patch": 1, "heads": 1, "tokens": 1, "hidden": 0, "side": 0, "fields": 0}
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise ConfigError(f"vision.{name} must be at least {value}, found {getattr(self, name)}")
@@ -61,8 +68,9 @@ class Vision:
         if self.kind == "impala":
             return Impala(shape, self.widths, self.blocks, self.patch)
         if self.kind == "vjepa":
-            return RotaryViT(shape, self.patch, self.tokens, self.blocks, self.heads, self.hidden)
-        return ViT(shape, self.patch, self.tokens, self.blocks, self.heads, self.kind == "dino", self.hidden)
+            return RotaryViT(shape, self.patch, self.tokens, self.blocks, self.heads, self.hidden, self.fields)
+        scaled = self.kind == "dino"
+        return ViT(shape, self.patch, self.tokens, self.blocks, self.heads, scaled, self.hidden, self.fields)
 
 
 class LatentEncoder(nn.Module):
@@ -87,10 +95,15 @@ class LatentEncoder(nn.Module):
         self.pixels, self.side = vision.build(self.shape) if self.shape else None, vision.side
         self.symbols = SymbolicEncoder(symbols, units, 2) if symbols else None
         width = (self.pixels.width if self.pixels else 0) + (units if self.symbols else 0)
-        self.out = nn.Sequential(Hidden(width, units), Linear(units, latent))
+        layered = vision.out == "layers"
+        self.out = nn.Sequential(Hidden(width, units), Linear(units, latent)) if layered else Principal(width, latent)
 
     def forward(self, obs: dict[str, Tensor]) -> Tensor:
         """Map observations [.., *shape] to latents [.., E]."""
+        return at_least_single(self.out(self.features(obs)))
+
+    def features(self, obs: dict[str, Tensor]) -> Tensor:
+        """Map observations [.., *shape] to what the latent is made of, [.., D]."""
         parts: list[Tensor] = []
         if self.pixels is not None and self.scale is not None:
             pictures = self._join(obs)
@@ -100,12 +113,18 @@ class LatentEncoder(nn.Module):
             parts.append(self.pixels(units).unflatten(0, pictures.shape[:-3]))
         if self.symbols is not None:
             parts.append(self.symbols(obs))
-        return at_least_single(self.out(torch.cat(parts, -1)))
+        return torch.cat(parts, -1)
 
     def fit(self, segments: Iterator[Segment]) -> None:
         """Set the scale of pictures from training data."""
         if self.scale is not None:
             self.scale.fit(self._join(segment.obs).flatten(0, -4) for segment in segments)
+
+    @torch.no_grad()
+    def fit_out(self, segments: Iterator[Segment]) -> None:
+        """Find the principal components of the features of training data, unless they are known or not asked for."""
+        if isinstance(self.out, Principal) and not self.out.known:
+            self.out.fit(torch.cat([self.features(segment.obs).flatten(0, -2) for segment in segments]))
 
     def _join(self, obs: dict[str, Tensor]) -> Tensor:
         return torch.cat([obs[key] for key in self.keys], -3) if len(self.keys) > 1 else obs[self.keys[0]]

@@ -113,8 +113,28 @@ class Patches:
         return F.unfold(padded, self.side, stride=self.side).transpose(1, 2)
 
 
+def means_of_fields(tokens: Tensor, grid: tuple[int, int], fields: int) -> Tensor:
+    """Average the tokens of patches over fields of a picture, and put the fields side by side.
+
+    Args:
+        tokens: of the patches, row by row, [N, rows * columns, D].
+        grid: rows and columns.
+        fields: F, along each side; where they do not divide the patches, neighbours share some.
+
+    Returns:
+        [N, D * F * F].
+
+    Example:
+        >>> import torch
+        >>> from foreworld.encoders.vision import means_of_fields
+        >>> means_of_fields(torch.arange(8.0).view(1, 8, 1), (2, 4), fields=2)
+        tensor([[0.5000, 2.5000, 4.5000, 6.5000]])
+    """
+    return F.adaptive_avg_pool2d(tokens.transpose(1, 2).unflatten(2, grid), fields).flatten(1)
+
+
 class ViT(nn.Module):
-    """A vision transformer: patches and a token of its own, whose last state is the answer.
+    """A vision transformer: patches and a token of its own, whose last state is the answer for the whole picture.
 
     Args:
         shape: (C, H, W) of the pictures; edges that no patch fills are padded.
@@ -124,9 +144,10 @@ class ViT(nn.Module):
         heads: of the attention.
         scaled: learn a factor for every entry of what the blocks add, as DINOv2 does.
         hidden: width of the blocks' hidden layers; 0 for four times that of the tokens.
+        fields: answer with the means of so many times so many fields of patches instead; 0 for the whole picture.
 
     Raises:
-        ConfigError: a patch larger than the picture.
+        ConfigError: a patch larger than the picture, or more fields than patches.
 
     Reference:
         Dosovitskiy et al., An Image is Worth 16x16 Words, 2021, section 3.1.
@@ -141,9 +162,11 @@ class ViT(nn.Module):
         heads: int,
         scaled: bool = False,
         hidden: int = 0,
+        fields: int = 0,
     ) -> None:
         super().__init__()
-        self.patches, self.width = Patches(shape, patch), width
+        self.patches, self.fields = Patches(shape, patch), fields
+        self.width = _answer_width(width, self.patches, fields)
         rows, columns = self.patches.grid
         self.inward = Linear(self.patches.width, width)
         self.own = nn.Parameter(0.02 * torch.randn(1, 1, width))
@@ -154,8 +177,10 @@ class ViT(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map pictures [N, C, H, W] in network units to [N, width]."""
         patches = self.inward(self.patches(x))
-        tokens = torch.cat([self.own.expand(len(x), -1, -1), patches], 1) + self.place
-        return self.norm(self.blocks(tokens)[:, 0])
+        tokens = self.blocks(torch.cat([self.own.expand(len(x), -1, -1), patches], 1) + self.place)
+        if self.fields:
+            return means_of_fields(self.norm(tokens[:, 1:]), self.patches.grid, self.fields)
+        return self.norm(tokens[:, 0])
 
 
 class RotaryViT(nn.Module):
@@ -170,9 +195,10 @@ class RotaryViT(nn.Module):
         layers: blocks.
         heads: of the attention.
         hidden: width of the blocks' hidden layers; 0 for four times that of the tokens.
+        fields: answer with the means of so many times so many fields of patches instead; 0 for the whole picture.
 
     Raises:
-        ConfigError: a patch larger than the picture, or heads too narrow for three axes.
+        ConfigError: a patch larger than the picture, more fields than patches, or heads too narrow for three axes.
 
     Reference:
         Assran et al., V-JEPA 2, 2025, arXiv 2506.09985, sections 2 and 3.
@@ -185,10 +211,18 @@ class RotaryViT(nn.Module):
     """
 
     def __init__(
-        self, shape: tuple[int, int, int], patch: int, width: int, layers: int, heads: int, hidden: int = 0
+        self,
+        shape: tuple[int, int, int],
+        patch: int,
+        width: int,
+        layers: int,
+        heads: int,
+        hidden: int = 0,
+        fields: int = 0,
     ) -> None:
         super().__init__()
-        self.patches, self.width = Patches(shape, patch), width
+        self.patches, self.fields = Patches(shape, patch), max(fields, 1)
+        self.width = _answer_width(width, self.patches, fields)
         self.inward = Linear(self.patches.width, width)
         self.blocks = nn.ModuleList(Block(width, heads, hidden=hidden) for _ in range(layers))
         self.rotate = GridRotary(self.patches.grid, width // heads)
@@ -196,7 +230,7 @@ class RotaryViT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map pictures [N, C, H, W] in network units to [N, width]."""
-        return self.tokens(x).mean(1)
+        return means_of_fields(self.tokens(x), self.patches.grid, self.fields)
 
     def tokens(self, x: Tensor) -> Tensor:
         """Map pictures [N, C, H, W] in network units to a token of every patch [N, rows * columns, width]."""
@@ -204,6 +238,14 @@ class RotaryViT(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, rotate=self.rotate)
         return self.norm(tokens)
+
+
+def _answer_width(width: int, patches: Patches, fields: int) -> int:
+    """Return how many numbers a transformer answers with, whose tokens have `width`."""
+    if fields > min(patches.grid):
+        rows, columns = patches.grid
+        raise ConfigError(f"vision.fields: {fields} by {fields} are more than {rows} by {columns} patches")
+    return width * max(fields, 1) ** 2
 
 
 def _stepped(side: int, step: int) -> int:

@@ -86,6 +86,8 @@ class JEPAConfig:
         for name in ("sigreg", "variance", "covariance", "similarity", "inverse", "barlow"):
             if not 0 <= getattr(self, name) < torch.inf:
                 raise ConfigError(f"jepa.{name} is a weight, 0 or more, found {getattr(self, name)}")
+        if self.vision.out == "principal" and self.encoder == "learned":
+            raise ConfigError("jepa.vision.out: principal components are for a frozen encoder; set jepa.encoder=frozen")
         if not 0 <= self.momentum <= 1:
             raise ConfigError(f"jepa.momentum must lie in [0, 1], found {self.momentum}")
 
@@ -253,6 +255,8 @@ class JEPA(nn.Module):
         """Set the scale of pictures, or of latents that the data holds, from training data."""
         if self.config.encoder != "frozen":
             self.encoder.fit(segments())
+        elif isinstance(self.encoder, LatentEncoder):
+            self.encoder.fit_out(segments())
         if self.target is not None:
             self.target.load_state_dict(self.encoder.state_dict())
 
