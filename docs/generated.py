@@ -236,7 +236,10 @@ def jepa_variants() -> str:
 
 def frozen_encoders() -> str:
     """Return how often goals are reached through a transformer that has learned nothing, by what it is asked for."""
-    said = {"frozen token": "its token for the whole picture", "frozen fields": "8 x 8 fields, principal components"}
+    said = {
+        "frozen token": "its token for the whole picture, a layer as drawn",
+        "frozen fields": "8 x 8 fields, principal components",
+    }
     rows = [
         [said[one["variant"]], f"{_share(one)} of {one['episodes']}"]
         + [number(one["train"][key]) for key in ("explained", "embed/alike")]
