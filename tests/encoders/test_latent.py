@@ -64,6 +64,8 @@ def test_fields_say_where_something_changed(kind: str) -> None:
     assert change.flatten().argmax() == 2
     with pytest.raises(ConfigError, match="5 by 5 are more than 4 by 4 patches"):
         replace(vision, fields=5).build(shape)
+    with pytest.raises(ConfigError, match="to a transformer"):
+        replace(vision, kind="impala")
 
 
 def test_channels_are_centred_and_scaled_together_by_the_training_data() -> None:

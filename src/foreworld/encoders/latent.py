@@ -58,6 +58,8 @@ class Vision:
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise ConfigError(f"vision.{name} must be at least {value}, found {getattr(self, name)}")
+        if self.fields and self.kind == "impala":
+            raise ConfigError("vision.fields: convolutions keep places as they are; set vision.kind to a transformer")
         if not self.widths or min(self.widths) < 1:
             raise ConfigError(f"vision.widths: a stage has at least one channel, found {list(self.widths)}")
 
